@@ -1,0 +1,1 @@
+"""How well embeddings verify who is who, and what simpler methods reach on the same pairs."""
