@@ -1,0 +1,24 @@
+"""facenet-fast: face embeddings trained with triplet loss, and the exact native miner that feeds it.
+
+Importing this package, and all of its mining, does not import TensorFlow.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .errors import UserError
+from .mining import PRESETS, Strategy, Triplets, mine_triplets, select_triplets
+
+try:
+    __version__ = version("facenet-fast")
+except PackageNotFoundError:  # a source folder on the path, not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "PRESETS",
+    "Strategy",
+    "Triplets",
+    "UserError",
+    "__version__",
+    "mine_triplets",
+    "select_triplets",
+]

@@ -1,0 +1,120 @@
+"""THE SPECIFICATION of mining: float64, obvious loops, no speed. Every backend equals it, pick for pick.
+
+Rows come grouped: identity ``i`` owns the rows ``offsets[i] .. offsets[i + 1]``. All randomness is a pure
+function of (seed, anchor, positive), so it does not matter who computes a pair, or when.
+
+The pick of a pair (anchor, positive)
+    The *negatives* are the rows of the other identities, in order; its *candidates* are the negatives in the
+    strategy's band. Draw up to ``n_draws`` negatives uniformly, with replacement; the first that is a
+    candidate is the pick. If none was, the pick is a uniformly drawn one of all candidates, and a pair
+    without candidates gives no triplet. Either way every candidate is equally likely.
+
+``n_draws`` is a matter of speed alone, yet it shows in the picks, so it is defined here: `N_DRAWS` where the
+pilot, `N_PILOT` random (pair, negative) trials over the whole batch, finds at least `PILOT_SHARE` of them in
+the band, and 0 otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .strategies import Strategy
+
+__all__ = ["N_DRAWS", "N_PILOT", "PILOT_SHARE", "in_band", "mine", "squared_distance"]
+
+N_DRAWS = 32
+N_PILOT = 512
+PILOT_SHARE = 0.25
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_PILOT_STREAM = _MASK  # stands where an anchor would: no row has this number
+
+
+def mix(x: int) -> int:
+    """Scramble 64 bits: the output function of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def stream(seed: int, anchor: int, positive: int) -> int:
+    """Return the state in which the pair's SplitMix64 generator starts."""
+    return mix((mix((mix((seed + _GOLDEN) & _MASK) + anchor) & _MASK) + positive) & _MASK)
+
+
+def draw(state: int, i: int, n: int) -> int:
+    """Return the stream's ``i``-th draw as a whole number in ``[0, n)``, uniform to ``n / 2**64``."""
+    return (mix((state + (i + 1) * _GOLDEN) & _MASK) * n) >> 64
+
+
+def squared_distance(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
+    """Return ``sum((x - y) ** 2)`` in float64, in the one order of summation that all backends share.
+
+    Eight running sums take the coordinates in turn and are folded in halves: float64 sums depend on their
+    order in the last bit, and mathematically equal distances must come out equal.
+    """
+    sums = np.zeros(8)
+    for start in range(0, len(x), 8):
+        difference = x[start : start + 8].astype(np.float64) - y[start : start + 8].astype(np.float64)
+        sums[: len(difference)] += difference * difference
+    for half in (4, 2, 1):
+        sums[:half] += sums[half : 2 * half]
+    return float(sums[0])
+
+
+def in_band(strategy: Strategy, d_ap: float, d_an: float, margin: float) -> bool:
+    """Say whether a negative at squared distance ``d_an`` is a candidate."""
+    violating = d_an - d_ap < margin
+    return violating and (strategy.band == "violating" or d_ap < d_an)
+
+
+def mine(
+    embeddings: npt.NDArray[Any], offsets: npt.NDArray[np.int64], strategy: Strategy, margin: float, seed: int
+) -> npt.NDArray[np.int32]:
+    """Mine grouped rows; return (n_triplets, 3) of anchor, positive, negative rows, by anchor and positive."""
+    n_rows = len(embeddings)
+
+    def identity_of(row: int) -> tuple[int, int]:
+        i = int(np.searchsorted(offsets, row, side="right")) - 1
+        return int(offsets[i]), int(offsets[i + 1])
+
+    def negative(row: int, index: int) -> int:
+        """Return the ``index``-th row that is not of the row's identity."""
+        begin, end = identity_of(row)
+        return index if index < begin else index + (end - begin)
+
+    def is_candidate(anchor: int, positive: int, other: int) -> bool:
+        d_ap = squared_distance(embeddings[anchor], embeddings[positive])
+        d_an = squared_distance(embeddings[anchor], embeddings[other])
+        return in_band(strategy, d_ap, d_an, margin)
+
+    pairs = [(a, p) for a in range(n_rows) for p in range(a + 1, identity_of(a)[1])]
+    n_negatives = {a: n_rows - (identity_of(a)[1] - identity_of(a)[0]) for a, _ in pairs}
+
+    hits = 0
+    for trial in range(N_PILOT if pairs else 0):
+        state = stream(seed, _PILOT_STREAM, trial)
+        a, p = pairs[draw(state, 0, len(pairs))]
+        if n_negatives[a]:
+            hits += is_candidate(a, p, negative(a, draw(state, 1, n_negatives[a])))
+    n_draws = N_DRAWS if hits >= PILOT_SHARE * N_PILOT else 0
+
+    triplets = []
+    for a, p in pairs:
+        state = stream(seed, a, p)
+        if not n_negatives[a]:
+            continue
+        drawn = (negative(a, draw(state, i, n_negatives[a])) for i in range(n_draws))
+        pick = next((n for n in drawn if is_candidate(a, p, n)), None)
+        if pick is None:
+            rows = (negative(a, i) for i in range(n_negatives[a]))
+            candidates = [n for n in rows if is_candidate(a, p, n)]
+            if candidates:
+                pick = candidates[draw(state, n_draws, len(candidates))]
+        if pick is not None:
+            triplets.append((a, p, pick))
+    return np.array(triplets, dtype=np.int32).reshape(-1, 3)

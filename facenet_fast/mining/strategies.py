@@ -1,0 +1,63 @@
+"""The vocabulary of triplet mining: a strategy is pairs x band x pick, and presets carry their paper.
+
+``pairs``
+    Which (anchor, positive) pairs are looked at. ``"each_once"``: every two images of an identity, the
+    earlier one as the anchor.
+``band``
+    Where the squared distance ``d_an`` of the negative must lie, given ``d_ap``. ``"violating"``:
+    ``d_an - d_ap < margin``. ``"semi_hard"``: also ``d_ap < d_an``.
+``pick``
+    Which negative of the band is taken. ``"uniform"``: each with the same probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["PRESETS", "Band", "Strategy", "resolve_strategy"]
+
+Band = Literal["violating", "semi_hard"]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One rule of triplet selection.
+
+    Attributes
+    ----------
+    band : {"violating", "semi_hard"}
+        Interval of squared distance that the negative must lie in.
+    pairs : {"each_once"}
+        The (anchor, positive) pairs that are looked at.
+    pick : {"uniform"}
+        How one negative of the band is chosen.
+    source : str
+        Paper and section that the rule is from.
+    """
+
+    band: Band
+    pairs: Literal["each_once"] = "each_once"
+    pick: Literal["uniform"] = "uniform"
+    source: str = ""
+
+
+PRESETS: dict[str, Strategy] = {
+    "vgg_face": Strategy("violating", source="Parkhi et al. 2015, Deep Face Recognition, section 4.3"),
+    "facenet": Strategy("semi_hard", source="Schroff et al. 2015, FaceNet, section 3.2"),
+}
+
+
+def resolve_strategy(strategy: str | Strategy) -> Strategy:
+    """Return the `Strategy` that a preset's name stands for; a `Strategy` is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If the name is no preset's; the message lists the presets.
+    """
+    if isinstance(strategy, Strategy):
+        return strategy
+    if strategy not in PRESETS:
+        raise ValueError(f"strategy must be one of {', '.join(sorted(PRESETS))}; got {strategy!r}")
+    return PRESETS[strategy]
