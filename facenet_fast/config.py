@@ -394,6 +394,11 @@ class TrainConfig(_Checked):
         """Optimiser steps of the whole run."""
         return self.epochs * self.epoch_size
 
+    @property
+    def store_size(self) -> int:
+        """Side in pixels that images are read at, before `image_size` is cut out of them."""
+        return round(1.15 * self.image_size) if self.random_crop else self.image_size
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {},

@@ -1,0 +1,261 @@
+"""Checkpoints: everything a run needs to go on exactly, under the predecessor's file names.
+
+A checkpoint ``RUN/model-<stamp>.ckpt-<step>`` holds lists of variables (weights, averaged weights, optimizer,
+dropout's seeds, sampler, step) by position. Positions follow from how the network is built, which the run's
+`config.json` says; so neither layer names nor Keras' object graph are part of the format.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from facenet_fast import backbones
+from facenet_fast.config import TrainConfig, read_train_config
+from facenet_fast.errors import UserError
+
+__all__ = ["Checkpoints", "build_model", "find_checkpoint", "load_model", "load_weights_from"]
+
+CONFIG_FILE = "config.json"
+_STEP = re.compile(r"\.ckpt-(\d+)$")
+_FILE_OF_PREFIX = re.compile(r"(\.ckpt-\d+)\.(index|data-\d{5}-of-\d{5}|meta)$")
+
+_logger = logging.getLogger("facenet_fast")
+
+
+class Checkpoints:
+    """Save and restore named lists of variables in a run folder, keeping the newest few.
+
+    Parameters
+    ----------
+    run_dir : str
+        The folder; its name is the stamp in ``model-<stamp>.ckpt-<step>``.
+    parts : mapping of str to sequence of variables
+        What is saved, list by list (`keras.Variable` or `tf.Variable`).
+    keep : int
+        How many of the newest checkpoints stay on disk.
+
+    Examples
+    --------
+    >>> import tempfile, tensorflow as tf
+    >>> weight = tf.Variable(1.0)
+    >>> checkpoints = Checkpoints(tempfile.mkdtemp(), {"model": [weight]})
+    >>> prefix = checkpoints.save(5)
+    >>> _ = weight.assign(2.0)
+    >>> checkpoints.restore()
+    5
+    >>> float(weight)
+    1.0
+    """
+
+    def __init__(self, run_dir: str, parts: Mapping[str, Sequence[Any]], keep: int = 3) -> None:
+        self.run_dir = os.path.abspath(run_dir)
+        self._checkpoint = _checkpoint_of(parts)
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint,
+            self.run_dir,
+            max_to_keep=keep,
+            checkpoint_name=f"model-{os.path.basename(self.run_dir)}.ckpt",
+        )
+
+    def save(self, step: int) -> str:
+        """Write a checkpoint and return its prefix.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written (no space, no permission).
+        """
+        try:
+            return str(self._manager.save(checkpoint_number=step))
+        except tf.errors.OpError as error:
+            raise UserError(f"cannot write a checkpoint to {self.run_dir!r}: {_first_line(error)}") from error
+
+    def restore(self, prefix: str | None = None) -> int:
+        """Restore every variable from a checkpoint, the newest by default, and return its step.
+
+        Raises
+        ------
+        UserError
+            If there is no checkpoint, it cannot be read, or it holds other variables.
+        """
+        prefix = find_checkpoint(self.run_dir) if prefix is None else prefix
+        _restore(self._checkpoint, prefix)
+        return step_of(prefix)
+
+
+def build_model(config: TrainConfig) -> keras.Model:
+    """Build the network of a configuration, with new weights from Keras' global seed."""
+    return backbones.build(config.backbone, config.image_size, config.embedding_size, dropout=config.dropout)
+
+
+def load_model(path: str) -> tuple[keras.Model, TrainConfig]:
+    """Load the network of a run with the weights that are verified: the averaged ones.
+
+    Parameters
+    ----------
+    path : str
+        A run folder (its newest checkpoint is taken) or a checkpoint's prefix
+        ``RUN/model-<stamp>.ckpt-<step>``. The run may have been moved since.
+
+    Returns
+    -------
+    model : keras.Model
+        float32 standardised (n, S, S, 3) to float32 (n, E).
+    config : TrainConfig
+        The settings of the run.
+
+    Raises
+    ------
+    UserError
+        If there is no checkpoint, no `config.json` beside it, or it cannot be read.
+    """
+    prefix = find_checkpoint(path)
+    config = read_train_config(os.path.join(os.path.dirname(prefix), CONFIG_FILE))
+    model = build_model(config)
+    _restore(_checkpoint_of({"averaged": model.weights}), prefix)
+    return model, config
+
+
+def load_weights_from(path: str, model: keras.Model) -> list[str]:
+    """Start a model from trained weights; the head may have another embedding size.
+
+    Parameters
+    ----------
+    path : str
+        A run folder, a checkpoint's prefix or a ``.keras`` file.
+    model : keras.Model
+        The network that is filled.
+
+    Returns
+    -------
+    list of str
+        Paths of the weights that keep their new values, because the embedding size differs.
+
+    Raises
+    ------
+    UserError
+        If the file is not to be read or holds another network.
+    """
+    source = _load_keras_file(path) if path.endswith(".keras") else load_model(path)[0]
+    if len(source.weights) != len(model.weights):
+        raise UserError(
+            f"{path!r} must hold the network {model.name!r} with its {len(model.weights)} weights; "
+            f"got {source.name!r} with {len(source.weights)}"
+        )
+    kept = []
+    pairs = list(zip(model.weights, source.weights, strict=True))
+    for target, weight in pairs:
+        if tuple(target.shape) != tuple(weight.shape):
+            if not target.path.startswith("bottleneck"):
+                raise UserError(
+                    f"{path!r} must hold the network {model.name!r}; {target.path} must have the shape "
+                    f"{tuple(target.shape)}, got {tuple(weight.shape)}"
+                )
+            kept.append(target.path)
+    # Half a head would be worse than a new one: where one of its shapes differs, all of it stays new.
+    for target, weight in pairs:
+        if kept and target.path.startswith("bottleneck"):
+            if target.path not in kept:
+                kept.append(target.path)
+            continue
+        target.assign(weight.value)
+    if kept:
+        _logger.warning("the embedding size differs from %s: the head starts from new weights", path)
+    return kept
+
+
+def find_checkpoint(path: str) -> str:
+    """Find the checkpoint that a run folder or a prefix stands for.
+
+    In a folder it is the one that the file ``checkpoint`` names (by its last component, so that moved runs
+    work), or the one of the highest step.
+
+    Returns
+    -------
+    str
+        The absolute prefix ``.../model-<stamp>.ckpt-<step>``.
+
+    Raises
+    ------
+    UserError
+        If there is none; the message says what was found.
+    """
+    path = os.path.abspath(path)
+    if not os.path.isdir(path):
+        prefix = _FILE_OF_PREFIX.sub(r"\1", path)
+        if os.path.isfile(prefix + ".index"):
+            return prefix
+        raise UserError(f"no run folder and no checkpoint {path!r}")
+    named = _named_in_checkpoint_file(path)
+    if named and os.path.isfile(os.path.join(path, named + ".index")):
+        return os.path.join(path, named)
+    prefixes = [file.removesuffix(".index") for file in os.listdir(path) if file.endswith(".index")]
+    prefixes = [prefix for prefix in prefixes if _STEP.search(prefix)]
+    if not prefixes:
+        raise UserError(f"{path!r} must hold a checkpoint (model-*.ckpt-STEP.index); found none")
+    return os.path.join(path, max(prefixes, key=step_of))
+
+
+def step_of(prefix: str) -> int:
+    """Step in a checkpoint's name.
+
+    Examples
+    --------
+    >>> step_of("runs/20240101-120000/model-20240101-120000.ckpt-500")
+    500
+    """
+    match = _STEP.search(prefix)
+    if match is None:
+        raise UserError(f"a checkpoint's name must end in .ckpt-STEP; got {prefix!r}")
+    return int(match.group(1))
+
+
+def _named_in_checkpoint_file(run_dir: str) -> str | None:
+    try:
+        with open(os.path.join(run_dir, "checkpoint"), encoding="utf-8", errors="replace") as file:
+            match = re.search(r'^model_checkpoint_path: "([^"]+)"', file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return re.split(r"[/\\]", match.group(1))[-1] if match else None
+
+
+def _checkpoint_of(parts: Mapping[str, Sequence[Any]]) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(
+        **{name: [_bare(variable) for variable in part] for name, part in parts.items()}
+    )
+
+
+def _bare(variable: Any) -> Any:
+    # Under a Keras variable is the tf.Variable; TensorFlow then needs to know nothing of Keras.
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _restore(checkpoint: tf.train.Checkpoint, prefix: str) -> None:
+    try:
+        status = checkpoint.read(prefix)
+        status.assert_existing_objects_matched().expect_partial()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f"the checkpoint {prefix!r} cannot be read into this network: {_first_line(error)}"
+        ) from error
+
+
+def _load_keras_file(path: str) -> keras.Model:
+    # Registers the head's layer with Keras, which reads the file by its name.
+    import facenet_fast.backbones.head  # noqa: F401
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path!r} must be a .keras file; {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
