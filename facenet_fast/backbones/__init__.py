@@ -1,0 +1,142 @@
+"""The networks by name: a table that is read without TensorFlow, and `build`, which makes one of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from facenet_fast.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Backbone", "build", "describe", "names"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network of the table: where its code is and what it asks for."""
+
+    builder: str
+    """``module:function``; the function maps standardised images (n, S, S, 3) to features."""
+    description: str
+    """One line for the list that the command line prints."""
+    smallest_image: int = 1
+    """Images with a side below this vanish on their way through the network."""
+    head_momentum: float = 0.99
+    """How slowly the head's batch-norm averages move."""
+
+
+BACKBONES: dict[str, Backbone] = {
+    "small_resnet": Backbone(
+        "facenet_fast.backbones.small_resnet:features",
+        "residual network of 1.5 M parameters for small images and few CPU cores (the demo's)",
+        smallest_image=16,
+        head_momentum=0.9,
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all networks that `build` knows, without importing TensorFlow.
+
+    Examples
+    --------
+    >>> "small_resnet" in names()
+    True
+    """
+    return tuple(BACKBONES)
+
+
+def describe() -> dict[str, str]:
+    """One line about each network, by name, without importing TensorFlow.
+
+    Examples
+    --------
+    >>> describe()["small_resnet"].startswith("residual network")
+    True
+    """
+    return {name: backbone.description for name, backbone in BACKBONES.items()}
+
+
+def build(name: str, image_size: int, embedding_size: int, *, dropout: float = 0.0) -> keras.Model:
+    """Make a network with new weights, drawn from Keras' global seed (`keras.utils.set_random_seed`).
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`, with or without the predecessor's ``models.`` before it; or ``module:function`` for
+        a network of your own: the function takes the Keras tensor of images (n, S, S, 3) and returns
+        features (n, F) or (n, h, w, F); the head is put on them as on ours.
+    image_size : int
+        Side S of the square images in pixels.
+    embedding_size : int
+        How many numbers describe a face. FaceNet: 128.
+    dropout : float, default 0
+        Share of the features dropped before the embedding while training.
+
+    Returns
+    -------
+    keras.Model
+        float32 standardised images (n, S, S, 3) to float32 embeddings (n, embedding_size) of length 1.
+        ``model.save("....keras")`` works; `keras.saving.load_model` reads it once
+        `facenet_fast.backbones.head` has been imported.
+
+    Raises
+    ------
+    UserError
+        Unknown name, a function that cannot be imported or does not return features, an image too small
+        for the network, sizes below 1, dropout outside [0, 1).
+
+    Examples
+    --------
+    >>> model = build("small_resnet", image_size=32, embedding_size=16)
+    >>> model.output_shape
+    (None, 16)
+    """
+    backbone = _find(name)
+    if image_size < backbone.smallest_image:
+        raise UserError(
+            f"image_size must be at least {backbone.smallest_image} for backbone {name}; got {image_size}"
+        )
+    if embedding_size < 1:
+        raise UserError(f"embedding_size must be at least 1; got {embedding_size}")
+    if not 0.0 <= dropout < 1.0:
+        raise UserError(f"dropout must be at least 0 and less than 1; got {dropout}")
+
+    import keras
+
+    from facenet_fast.backbones import head
+
+    features_of = _import_builder(backbone.builder)
+    images = keras.Input((image_size, image_size, 3), name="images")
+    features = features_of(images)
+    if not isinstance(features, keras.KerasTensor) or len(features.shape) not in (2, 4):
+        raise UserError(
+            f"{backbone.builder} must return a Keras tensor (n, F) or (n, h, w, F); got {features!r}"
+        )
+    embeddings = head.embed(features, embedding_size, dropout=dropout, momentum=backbone.head_momentum)
+    return keras.Model(images, embeddings, name=name.rpartition(":")[2].rpartition(".")[2])
+
+
+def _find(name: str) -> Backbone:
+    if ":" in name:
+        return Backbone(name, "a network of the user's")
+    found = BACKBONES.get(name.removeprefix("models."))
+    if found is None:
+        raise UserError(f"backbone must be one of {', '.join(names())}, or module:function; got {name!r}")
+    return found
+
+
+def _import_builder(path: str) -> Callable[[Any], Any]:
+    module_name, _, function_name = path.partition(":")
+    try:
+        builder = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"backbone {path!r} cannot be imported: {error}") from error
+    if not callable(builder):
+        raise UserError(f"backbone {path!r} must be a function of the images; got {builder!r}")
+    function: Callable[[Any], Any] = builder
+    return function

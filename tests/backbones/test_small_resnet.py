@@ -1,0 +1,31 @@
+import keras
+import numpy as np
+import pytest
+
+from facenet_fast import backbones
+
+
+@pytest.mark.parametrize("image_size", [16, 48, 65])
+def test_shapes_at_any_image_size(image_size):
+    model = backbones.build("small_resnet", image_size, 24)
+    grid = -(-image_size // 16)
+    assert model.get_layer("features").output.shape == (None, grid * grid * 192)
+    assert model.output_shape == (None, 24)
+
+
+def test_size_is_what_the_table_says():
+    n_parameters = backbones.build("small_resnet", 56, 128).count_params()
+    assert 1.0e6 < n_parameters < 1.6e6
+
+
+def test_learns_to_tell_two_patterns_apart():
+    keras.utils.set_random_seed(0)
+    model = backbones.build("small_resnet", 16, 8)
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0.0, 1.0], 8)
+    patterns = generator.normal(size=(2, 16, 16, 3))
+    images = (patterns[labels.astype(int)] + generator.normal(size=(16, 16, 16, 3))).astype(np.float32)
+    classifier = keras.Sequential([model, keras.layers.Dense(1)])
+    classifier.compile(keras.optimizers.Adam(1e-2), keras.losses.BinaryCrossentropy(from_logits=True))
+    history = classifier.fit(images, labels, batch_size=16, epochs=20, verbose=0).history["loss"]
+    assert history[-1] < 0.3 * history[0]
