@@ -1,0 +1,1 @@
+"""What a run tells: `measure` numbers, `console` lines and progress, `table` results, `plots` pictures."""

@@ -1,0 +1,396 @@
+"""One optimiser step: images in, triplets mined, weights moved.
+
+`UniqueStep` passes every image of a pool through the network once and takes the exact gradient of the loss
+over all mined triplets. A pool that does not fit in one pass goes through in chunks, twice: first without a
+tape for the embeddings, whose gradients are then known, and again chunk by chunk to carry them into the
+weights (gradient caching: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup", 2021). `TripletStep` is the predecessor's way: mine first, then pass batches of three images a triplet.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from facenet_fast.config import TrainConfig
+from facenet_fast.losses.triplet import l2_regularisation, mined_triplet_loss, triplet_loss
+from facenet_fast.mining import mine_triplets
+from facenet_fast.training.pools import Pool
+
+__all__ = [
+    "STEPS",
+    "Mined",
+    "Outcome",
+    "Preparation",
+    "Step",
+    "TripletStep",
+    "UniqueStep",
+    "spread",
+    "step_seed",
+]
+
+_Integers = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What mining a pool found and took; `is_finite` tells whether there were embeddings to mine."""
+
+    n_pairs: int
+    n_triplets: int
+    seconds: float
+    is_finite: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One optimiser step.
+
+    Attributes
+    ----------
+    loss : float
+        Triplet loss and regularisation before the step. Not finite: the weights were left alone.
+    n_triplets : int
+        Triplets in the step; without any the weights were left alone.
+    n_images : int
+        Images passed through the network with a gradient.
+    gradient_norm : float
+        Of all weights together.
+    mined : Mined
+        The mining that the step's triplets are from.
+    """
+
+    loss: float
+    n_triplets: int
+    n_images: int
+    gradient_norm: float
+    mined: Mined
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether embeddings, loss and gradient are numbers to go on from."""
+        return self.mined.is_finite and math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the weights were moved."""
+        return self.is_finite and self.n_triplets > 0
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How uint8 images become the network's input, as functions of tensors.
+
+    Attributes
+    ----------
+    train : callable
+        (images (n, T, T, 3) uint8, seed (2,) int64) to augmented, standardised float32 (n, S, S, 3).
+    plain : callable
+        images to standardised float32 (n, S, S, 3), nothing random.
+    """
+
+    train: Callable[[Any, Any], Any]
+    plain: Callable[[Any], Any]
+
+
+class Step(Protocol):
+    """What the training loop asks of a way to step."""
+
+    def plan(self, pool: Pool, step: int) -> list[Any]:
+        """Divide a pool into pieces of work, one an optimiser step."""
+
+    def run(self, work: Any, step: int) -> Outcome:
+        """Make one optimiser step; `step` steps have been made before and key its draws."""
+
+
+def step_seed(seed: int, step: int, chunk: int = 0) -> npt.NDArray[np.int64]:
+    """Two numbers below 2**32 that key all draws of a chunk of a step.
+
+    Examples
+    --------
+    >>> (step_seed(666, 3) == step_seed(666, 3)).all(), (step_seed(666, 3) == step_seed(666, 4)).any()
+    (np.True_, np.False_)
+    """
+    return np.random.SeedSequence([seed, step, chunk]).generate_state(2).astype(np.int64)
+
+
+def spread(labels: _Integers) -> npt.NDArray[np.int64]:
+    """Order rows so that each stretch mixes identities: first images of all, then second images, and so on.
+
+    Batch-norm in a chunk then sees many identities instead of two or three.
+
+    Examples
+    --------
+    >>> spread(np.array([7, 7, 7, 2, 2])).tolist()
+    [0, 3, 1, 4, 2]
+    """
+    order = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[order] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return np.argsort(rank, kind="stable")
+
+
+class _Trainer:
+    """The model, what moves its weights, and the average that follows them."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.Optimizer,
+        averaged: keras.Model,
+        prepare: Preparation,
+        config: TrainConfig,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.averaged = averaged
+        self.prepare = prepare
+        self.config = config
+        # With adamw the optimizer itself decays weights.
+        self.loss_weight_decay = 0.0 if config.optimizer == "adamw" else config.weight_decay
+        size = config.store_size
+        self.images_spec = tf.TensorSpec((None, size, size, 3), tf.uint8)
+        self.seed_spec = tf.TensorSpec((2,), tf.int64)
+        self.labels_spec = tf.TensorSpec((None,), tf.int32)
+        self.indices_spec = tf.TensorSpec((None,), tf.int32)
+        self.embeddings_spec = tf.TensorSpec((None, config.embedding_size), tf.float32)
+        self.apply = tf.function(self._apply)
+
+    def _apply(self, gradients: list[tf.Tensor]) -> None:
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        if self.averaged is not self.model:
+            # The predecessor's warm-up: young averages follow fast.
+            n = tf.cast(self.optimizer.iterations, tf.float32)
+            decay = tf.minimum(self.config.moving_average_decay, (1.0 + n) / (10.0 + n))
+            for average, weight in zip(self.averaged.weights, self.model.weights, strict=True):
+                average.value.assign_sub((1.0 - decay) * (average.value - weight.value))
+
+    def regularisation(self) -> tf.Tensor:
+        """Return the weight penalty of the loss."""
+        return l2_regularisation(self.model.trainable_variables, self.loss_weight_decay)
+
+    def finish(self, outcome: Outcome, gradients: list[tf.Tensor]) -> Outcome:
+        """Move the weights if the outcome is one to go on from."""
+        if outcome.is_applied:
+            self.apply(gradients)
+        return outcome
+
+    def mine(self, embeddings: npt.NDArray[np.float32], labels: _Integers, seed: _Integers) -> Any:
+        """Mine a pool: index arrays, pairs looked at (-1: embeddings are not finite), seconds taken."""
+        start = time.perf_counter()
+        if not np.isfinite(embeddings).all():
+            none = np.empty(0, np.int32)
+            return none, none, none, np.int64(-1), np.float32(0)
+        mined = mine_triplets(
+            embeddings,
+            labels,
+            strategy=self.config.strategy,
+            margin=self.config.margin,
+            seed=int(seed[0]) << 32 | int(seed[1]),
+            threads=self.config.threads or None,
+        )
+        seconds = np.float32(time.perf_counter() - start)
+        return mined.anchor, mined.positive, mined.negative, np.int64(mined.n_pairs), seconds
+
+
+class UniqueStep(_Trainer):
+    """One step a pool, every image passed with a gradient once.
+
+    Parameters
+    ----------
+    model, averaged : keras.Model
+        The network, and the one that holds its averaged weights (the same if none are wanted).
+    optimizer : keras.Optimizer
+        Built for the model's trainable variables.
+    prepare : Preparation
+        From uint8 images to the network's input.
+    config : TrainConfig
+        Read: `strategy`, `margin`, `seed`, `threads`, `batch_size`, `weight_decay`, `moving_average_decay`.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._whole = tf.function(
+            self._whole_pool, input_signature=[self.images_spec, self.labels_spec, self.seed_spec]
+        )
+        self._embed = tf.function(self._embed_chunk, input_signature=[self.images_spec, self.seed_spec])
+        self._loss = tf.function(
+            self._loss_of_embeddings,
+            input_signature=[self.embeddings_spec, self.labels_spec, self.seed_spec],
+        )
+        self._carry = tf.function(self._carry_chunk)
+        self._restore = tf.function(self._restore_state)
+
+    def plan(self, pool: Pool, step: int) -> list[Pool]:
+        """Return the pool itself: it is one step."""
+        return [pool]
+
+    def run(self, work: Pool, step: int) -> Outcome:
+        """Embed, mine, and step."""
+        n_images = len(work.labels)
+        if n_images > self.config.batch_size:
+            loss, norm, mined, gradients = self._run_in_chunks(work, step)
+        else:
+            loss, norm, mined, gradients = self._whole(
+                work.images, work.labels, step_seed(self.config.seed, step)
+            )
+        n_triplets, n_pairs, seconds = (float(value) for value in mined)
+        found = Mined(int(n_pairs), int(n_triplets), seconds, is_finite=n_pairs >= 0)
+        return self.finish(Outcome(float(loss), int(n_triplets), n_images, float(norm), found), gradients)
+
+    def _run_in_chunks(self, pool: Pool, step: int) -> tuple[Any, Any, Any, list[Any]]:
+        order = spread(pool.labels)
+        chunks = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
+        seeds = [step_seed(self.config.seed, step, chunk) for chunk in range(len(chunks))]
+        # The second pass must repeat the first one's dropout and must not move batch-norm's averages again.
+        state = [tf.identity(variable.value) for variable in self.model.non_trainable_variables]
+        embedded = [self._embed(pool.images[rows], seed) for rows, seed in zip(chunks, seeds, strict=True)]
+        loss, mined, embedding_gradients, gradients = self._loss(
+            tf.concat(embedded, axis=0), pool.labels[order], seeds[0]
+        )
+        self._restore(state)
+        parts = tf.split(embedding_gradients, [len(rows) for rows in chunks])
+        for rows, seed, part in zip(chunks, seeds, parts, strict=True):
+            gradients = self._carry(tf.constant(pool.images[rows]), tf.constant(seed), part, gradients)
+        return loss, tf.linalg.global_norm(gradients), mined, gradients
+
+    def _whole_pool(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any, list[Any]]:
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            embeddings = self._embed_chunk(images, seed)
+            loss, mined = self._mined_loss(embeddings, labels, seed)
+            loss += self.regularisation()
+        gradients = _dense(tape.gradient(loss, [variable.value for variable in variables]), variables)
+        return loss, tf.linalg.global_norm(gradients), mined, gradients
+
+    def _embed_chunk(self, images: Any, seed: Any) -> Any:
+        return self.model(self.prepare.train(images, seed), training=True)
+
+    def _mined_loss(self, embeddings: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
+        anchor, positive, negative, n_pairs, seconds = tf.numpy_function(
+            self.mine, [embeddings, labels, seed], [tf.int32, tf.int32, tf.int32, tf.int64, tf.float32]
+        )
+        for index in (anchor, positive, negative):
+            index.set_shape([None])
+        loss = mined_triplet_loss(embeddings, anchor, positive, negative, self.config.margin)
+        return loss, (tf.size(anchor), n_pairs, seconds)
+
+    def _loss_of_embeddings(self, embeddings: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any, list[Any]]:
+        """Loss, its gradient at each embedding, and that of the weight penalty at each weight."""
+        variables = self.model.trainable_variables
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(embeddings)
+            loss, mined = self._mined_loss(embeddings, labels, seed)
+            penalty = self.regularisation()
+        at_embeddings = tf.convert_to_tensor(tape.gradient(loss, embeddings))
+        at_weights = _dense(tape.gradient(penalty, [variable.value for variable in variables]), variables)
+        return loss + penalty, mined, at_embeddings, at_weights
+
+    def _carry_chunk(self, images: Any, seed: Any, embedding_gradients: Any, sums: list[Any]) -> list[Any]:
+        """Add to each weight's gradient what the embeddings of a chunk contribute."""
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            embeddings = self._embed_chunk(images, seed)
+        gradients = tape.gradient(
+            embeddings, [variable.value for variable in variables], output_gradients=embedding_gradients
+        )
+        return [total + gradient for total, gradient in zip(sums, _dense(gradients, variables), strict=True)]
+
+    def _restore_state(self, state: list[Any]) -> None:
+        for variable, value in zip(self.model.non_trainable_variables, state, strict=True):
+            variable.value.assign(value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Triplets:
+    """A batch of triplets: rows of the pool, anchors first, then positives, then negatives."""
+
+    pool: Pool
+    rows: npt.NDArray[np.int32]
+    mined: Mined
+
+
+class TripletStep(_Trainer):
+    """Mine a pool in inference mode, then step on batches of its triplets, three images each.
+
+    Parameters are those of `UniqueStep`. ``batch_size // 3`` triplets make a batch.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._embed = tf.function(self._embed_plainly, input_signature=[self.images_spec])
+        self._gradients = tf.function(
+            self._gradients_of_triplets, input_signature=[self.images_spec, self.seed_spec]
+        )
+
+    def plan(self, pool: Pool, step: int) -> list[_Triplets]:
+        """Embed and mine the pool, and deal its triplets out in random order.
+
+        Raises
+        ------
+        FloatingPointError
+            If the embeddings are not finite.
+        """
+        size = self.config.batch_size
+        embeddings = np.concatenate(
+            [
+                self._embed(pool.images[rows : rows + size]).numpy()
+                for rows in range(0, len(pool.labels), size)
+            ]
+        )
+        seed = step_seed(self.config.seed, step)
+        anchor, positive, negative, n_pairs, seconds = self.mine(embeddings, pool.labels, seed)
+        if n_pairs < 0:
+            raise FloatingPointError("the embeddings are not finite")
+        mined = Mined(int(n_pairs), len(anchor), float(seconds))
+        order = np.random.default_rng(seed).permutation(len(anchor))
+        return [
+            _Triplets(pool, np.concatenate([anchor[batch], positive[batch], negative[batch]]), mined)
+            for batch in _slices(order, size // 3)
+        ]
+
+    def run(self, work: _Triplets, step: int) -> Outcome:
+        """Step on one batch of triplets."""
+        loss, norm, gradients = self._gradients(
+            work.pool.images[work.rows], step_seed(self.config.seed, step, 1)
+        )
+        n_images = len(work.rows)
+        return self.finish(Outcome(float(loss), n_images // 3, n_images, float(norm), work.mined), gradients)
+
+    def _embed_plainly(self, images: Any) -> Any:
+        return self.model(self.prepare.plain(images), training=False)
+
+    def _gradients_of_triplets(self, images: Any, seed: Any) -> tuple[Any, Any, list[Any]]:
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            embeddings = self.model(self.prepare.train(images, seed), training=True)
+            anchor, positive, negative = tf.split(embeddings, 3)
+            loss = triplet_loss(anchor, positive, negative, self.config.margin) + self.regularisation()
+        gradients = _dense(tape.gradient(loss, [variable.value for variable in variables]), variables)
+        return loss, tf.linalg.global_norm(gradients), gradients
+
+
+STEPS: dict[str, type[UniqueStep] | type[TripletStep]] = {"unique": UniqueStep, "triplets": TripletStep}
+"""What `TrainConfig.step` names."""
+
+
+def _dense(gradients: list[Any], variables: list[keras.Variable]) -> list[Any]:
+    """Gradients as tensors; zeros where the loss does not depend on a weight."""
+    return [
+        tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
+
+
+def _slices(order: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
