@@ -1,0 +1,152 @@
+"""Embeddings of many images, in order, batch by batch, from whatever turns standardised images into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facenet_fast.errors import UserError
+
+__all__ = ["Embedder", "ImageReader", "embed_images"]
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A function from images to embeddings, with what must be known to feed it.
+
+    Attributes
+    ----------
+    embed : callable
+        float32 (n, S, S, 3), standardised, to (n, D); any n of at least 1.
+    image_size : int
+        S, the side of its images in pixels.
+    standardisation : {"per_image", "fixed"}
+        How pixels are standardised before (`facenet_fast.data.images.standardise`).
+    embedding_size : int
+        D.
+    description : str
+        What it is, for people.
+    store_size : int
+        The side to which images are resized before S x S pixels are cut from their middle; 0 means
+        `image_size`. A network trained on random crops saw faces larger than S by the crop's margin.
+    """
+
+    embed: Callable[[Floats], NDArray[np.floating]]
+    image_size: int
+    standardisation: str
+    embedding_size: int
+    description: str
+    store_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.store_size == 0:
+            object.__setattr__(self, "store_size", self.image_size)
+
+
+class ImageReader(Protocol):
+    """What is asked of an image store here (`facenet_fast.data.images.ImageStore`)."""
+
+    @property
+    def paths(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def store_size(self) -> int: ...  # noqa: D102
+
+    def read(self, indices: Indices) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]: ...  # noqa: D102
+
+
+def embed_images(
+    embedder: Embedder,
+    store: ImageReader,
+    indices: NDArray[np.integer] | None = None,
+    *,
+    batch_size: int = 100,
+    flipped: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Floats:
+    """Embed images in order, the next batch being read while one is embedded.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        What embeds.
+    store : ImageStore
+        Where the images are; at least as large as the embedder wants them, the middle is cut out.
+    indices : int array (n,), optional
+        Which images of the store, in which order; all by default.
+    batch_size : int
+        Images at a time, 1 or more; the last batch takes what is left.
+    flipped : bool
+        Also embed each image mirrored left to right and append that row: (n, 2 D), not normalised again.
+    progress : callable, optional
+        Called after each batch with the number of images done and of all images.
+
+    Returns
+    -------
+    float32 (n, D)
+        A row of NaN for every image that cannot be read (the store names them).
+
+    Raises
+    ------
+    UserError
+        If the embedder gives anything but finite rows for images that can be read.
+    """
+    from facenet_fast.data.images import centre_crop, standardise
+
+    if batch_size < 1:
+        raise UserError(f"batch size must be at least 1; got {batch_size}")
+    wanted = np.arange(len(store.paths)) if indices is None else np.asarray(indices)
+    wanted = wanted.astype(np.int64)
+    width = embedder.embedding_size * (2 if flipped else 1)
+    embeddings = np.full((len(wanted), width), np.nan, dtype=np.float32)
+    for start, images, ok in _read_ahead(store, wanted, batch_size):
+        rows = start + np.flatnonzero(ok)
+        if len(rows):
+            batch = standardise(centre_crop(images[ok], embedder.image_size), embedder.standardisation)
+            views = [batch, np.ascontiguousarray(batch[:, :, ::-1])] if flipped else [batch]
+            embeddings[rows] = np.concatenate([_embed(embedder, view) for view in views], axis=1)
+            _check_finite(embeddings[rows], [store.paths[index] for index in wanted[rows]])
+        if progress is not None:
+            progress(start + len(ok), len(wanted))
+    return embeddings
+
+
+def _read_ahead(
+    store: ImageReader, wanted: Indices, batch_size: int
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Give (start, images, ok) batch by batch, with one batch always under way."""
+    starts = range(0, len(wanted), batch_size)
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = [reader.submit(store.read, wanted[start : start + batch_size]) for start in starts[:1]]
+        for number, start in enumerate(starts):
+            images, ok = ahead.pop().result()
+            for following in starts[number + 1 : number + 2]:
+                ahead.append(reader.submit(store.read, wanted[following : following + batch_size]))
+            yield start, images, ok
+
+
+def _embed(embedder: Embedder, batch: Floats) -> Floats:
+    rows = np.asarray(embedder.embed(batch), dtype=np.float32)
+    if rows.shape != (len(batch), embedder.embedding_size):
+        raise UserError(
+            f"embeddings must have the shape ({len(batch)}, {embedder.embedding_size}); "
+            f"{embedder.description} gave {rows.shape}"
+        )
+    return rows
+
+
+def _check_finite(rows: Floats, paths: list[str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"embeddings must be finite; {len(bad)} of {len(rows)} images gave NaN or infinity, "
+            f"first {paths[bad[0]]}"
+        )
