@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -19,8 +20,10 @@ __all__ = ["Triplets", "mine_triplets", "select_triplets"]
 
 Path = TypeVar("Path")
 
-# Squares of larger numbers, summed over a row, could leave float64's range.
-_LARGEST_COORDINATE = 1e150
+# Squared distances between longer rows could leave float64's range; csrc/mining/batch.cpp holds its square.
+_LARGEST_NORM = 1e150
+
+_THREAD = threading.local()
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,18 +126,22 @@ def mine_triplets(
     n_threads = 0 if threads is None else _check_integer("threads", threads, 1, 2**31 - 1)
 
     if backend == "native":
-        grouped, bad_row = load_core().mine(rows, order, offsets, rule.band, margin, seed, n_threads)
-        if bad_row >= 0:
-            raise _not_finite(rows, bad_row)
+        columns, bad_row = load_core().mine(
+            _workspace(), rows, order, offsets, rule.band, margin, seed, n_threads
+        )
     elif backend == "reference":
-        _check_finite(rows)
-        found = reference.mine(rows[order], offsets, rule, margin, seed)
-        grouped = (found[:, 0], found[:, 1], found[:, 2])
+        bad_row = _first_bad_row(rows)
+        columns = () if bad_row >= 0 else order[reference.mine(rows[order], offsets, rule, margin, seed)].T
     else:
         raise ValueError(f"backend must be 'native' or 'reference'; got {backend!r}")
+    if bad_row >= 0:
+        norm = float(np.linalg.norm(rows[bad_row].astype(np.float64)))
+        raise ValueError(
+            f"embeddings must be finite, with norms below {_LARGEST_NORM:g}; row {bad_row} has norm {norm}"
+        )
 
     counts = np.diff(offsets)
-    anchor, positive, negative = (order[column] for column in grouped)
+    anchor, positive, negative = columns
     return Triplets(
         anchor=anchor,
         positive=positive,
@@ -256,15 +263,15 @@ def _check_integer(name: str, value: int, low: int, high: int) -> int:
     return number
 
 
-def _check_finite(rows: npt.NDArray[Any]) -> None:
-    # NaN compares false, so "not within" finds it too.
-    bad = np.flatnonzero(~(np.abs(rows) < _LARGEST_COORDINATE).all(axis=1))
-    if len(bad):
-        raise _not_finite(rows, int(bad[0]))
+def _first_bad_row(rows: npt.NDArray[Any]) -> int:
+    with np.errstate(over="ignore"):
+        squared_norms = np.square(rows, dtype=np.float64).sum(axis=1)
+    bad = np.flatnonzero(~(squared_norms < _LARGEST_NORM**2))  # NaN compares false: "not below" finds it too
+    return int(bad[0]) if len(bad) else -1
 
 
-def _not_finite(rows: npt.NDArray[Any], row: int) -> ValueError:
-    value = next(float(x) for x in rows[row] if not abs(float(x)) < _LARGEST_COORDINATE)
-    return ValueError(
-        f"embeddings must be finite and smaller than {_LARGEST_COORDINATE:g} in magnitude; row {row} holds {value}"
-    )
+def _workspace() -> Any:
+    """Return this thread's own memory to mine in, kept between calls."""
+    if not hasattr(_THREAD, "workspace"):
+        _THREAD.workspace = load_core().Workspace()
+    return _THREAD.workspace

@@ -1,0 +1,96 @@
+// facenet_fast._core: numpy arrays in, numpy arrays out. Checks live in the Python face and the work in mining/.
+#include <omp.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../mining/miner.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+template <class T>
+std::span<const T> view(const Array<T>& array) {
+    return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+mining::Embeddings view_embeddings(const py::array& embeddings) {
+    const auto n = static_cast<std::size_t>(embeddings.shape(0));
+    const auto size = static_cast<std::size_t>(embeddings.shape(1));
+    if (py::isinstance<Array<float>>(embeddings)) { return {static_cast<const float*>(embeddings.data()), n, size}; }
+    if (py::isinstance<Array<double>>(embeddings)) { return {static_cast<const double*>(embeddings.data()), n, size}; }
+    throw py::type_error("embeddings must be a C-contiguous float32 or float64 matrix");
+}
+
+// ((anchor, positive, negative), bad_row): bad_row >= 0 says which row of the embeddings is not finite.
+py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+               const Array<std::int64_t>& offsets, const std::string& band_name, double margin, std::uint64_t seed,
+               int threads) {
+    const auto band = mining::band_of_name(band_name);
+    if (!band) { throw py::value_error("no band is called '" + band_name + "'"); }
+    const mining::Embeddings rows = view_embeddings(embeddings);
+    const mining::Grouping grouping{view(order), view(offsets)};
+    const int n_threads = mining::threads_for(rows.n, rows.size, threads);
+    const mining::Settings settings{*band, margin, seed, n_threads};
+
+    std::int64_t bad_row = -1;
+    std::size_t n_triplets = 0;
+    std::optional<mining::Groups> groups;
+    {
+        const py::gil_scoped_release release;
+        mining::Batch batch(rows, grouping, simd::kernels(), n_threads, workspace.batch);
+        bad_row = batch.bad_row();
+        if (bad_row < 0) {
+            groups.emplace(grouping.offsets, workspace.groups);
+            n_triplets = mining::mine(settings, batch, *groups, workspace);
+        }
+    }
+    Array<std::int32_t> anchors(static_cast<py::ssize_t>(n_triplets));
+    Array<std::int32_t> positives(static_cast<py::ssize_t>(n_triplets));
+    Array<std::int32_t> negatives(static_cast<py::ssize_t>(n_triplets));
+    if (bad_row < 0) {
+        std::int32_t* out[] = {anchors.mutable_data(), positives.mutable_data(), negatives.mutable_data()};
+        const py::gil_scoped_release release;
+        mining::collect(*groups, grouping.order, workspace, n_threads, out[0], out[1], out[2]);
+    }
+    return py::make_tuple(py::make_tuple(anchors, positives, negatives), bad_row);
+}
+
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const simd::Kernels* table : simd::available()) { names.emplace_back(table->name); }
+    return names;
+}
+
+void set_instruction_set(const std::string& name) {
+    if (simd::choose(name)) { return; }
+    std::string choices;
+    for (const std::string& choice : instruction_sets()) { choices += (choices.empty() ? "" : ", ") + choice; }
+    throw py::value_error("the instruction set must be one of " + choices + " on this machine; got '" + name + "'");
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module) {
+    module.doc() = "The compiled triplet miner. Use facenet_fast.mining, which checks what it is given.";
+
+    py::class_<mining::Workspace>(module, "Workspace", "Memory that one call after another mines in; one call at a time.")
+        .def(py::init<>());
+
+    module.def("mine", &mine, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
+               py::arg("offsets").noconvert(), py::arg("band"), py::arg("margin"), py::arg("seed"), py::arg("threads"),
+               "Mine grouped rows: ((anchor, positive, negative), row that is not finite or -1).");
+    module.def("instruction_sets", &instruction_sets, "What this build and this machine offer, best first.");
+    module.def("instruction_set", [] { return std::string(simd::kernels().name); }, "The one in use.");
+    module.def("set_instruction_set", &set_instruction_set, py::arg("name"), "Use that one from now on, for all threads.");
+    module.def("release_threads", [] { omp_pause_resource_all(omp_pause_soft); },
+               "Let OpenMP's idle workers go; the next call makes new ones.");
+}

@@ -1,0 +1,143 @@
+#include "batch.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace mining {
+namespace {
+
+// A row's squared norm must stay below this, so that no sum of squared differences leaves float64's range.
+constexpr double kLargestSquaredNorm = 1e300;
+
+// Where all squared norms are below this, float64 itself has lost digits to underflow: leave every decision to it.
+constexpr double kSmallestSquaredNorm = 1e-280;
+
+// Scaled coordinates below this are taken for zero, so that no product of two is denormal. Beside a longest row of norm
+// 1/2 or more that moves a squared distance by less than 2^-50, far inside the spare terms of the bound below.
+constexpr float kSmallestCoordinate = 0x1p-60F;
+
+constexpr std::size_t rounded_up(std::size_t n, std::size_t multiple) noexcept {
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+template <class Scalar>
+double sum_of_squares(const Scalar* row, std::size_t size) noexcept {
+    double sums[4] = {};
+    std::size_t k = 0;
+    for (; k + 4 <= size; k += 4) {
+        for (std::size_t lane = 0; lane < 4; ++lane) {
+            const double x = row[k + lane];
+            sums[lane] += x * x;
+        }
+    }
+    for (; k < size; ++k) { sums[0] += static_cast<double>(row[k]) * static_cast<double>(row[k]); }
+    return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+}
+
+template <class Scalar>
+void copy_scaled(const Scalar* from, std::size_t size, double scale, float* to, std::size_t stride) noexcept {
+    for (std::size_t k = 0; k < size; ++k) {
+        const auto x = static_cast<float>(static_cast<double>(from[k]) * scale);
+        to[k] = std::fabs(x) < kSmallestCoordinate ? 0.0F : x;
+    }
+    std::fill(to + size, to + stride, 0.0F);
+}
+
+// The bound. With u = 2^-24, rows a, b and their float32 copies a', b' (coordinates off by u relatively, if the caller's
+// are float64), a kernel computes v = fl(|b'|^2 - 2 fl(a'.b')) and the caller adds |a'|^2 in float64. Then
+//   fl(a'.b') is off by at most g |a'||b'|, g = D u / (1 - D u), in any order of summation, fused or not;
+//   |b'|^2 is rounded to float32 once (u |b|^2), and v once (u (|b|^2 + 2 |a||b|)); the "- 2 x" is exact;
+//   taking a', b' for a, b moves the squared distance by at most 2 u (|a| + |b|)^2 (1 + u) <= 5 u (|a|^2 + |b|^2).
+// As 2 |a||b| <= |a|^2 + |b|^2, the sum is below (D + 8) u / (1 - D u) times (|a|^2 + |b|^2); 16 instead of 8 leaves room
+// for what float64 rounds away here and in the specification, and for kSmallestCoordinate. Any other row's squared norm
+// is at most the longest row's, and a decision compares two distances, d_ap and d_an: twice the bound.
+double uncertainty_per_squared_norm(std::size_t size) noexcept {
+    const double error = (static_cast<double>(size) + 16.0) * 0x1p-24;
+    return error < 0.5 ? 2.0 * error / (1.0 - error) : std::numeric_limits<double>::infinity();
+}
+
+}  // namespace
+
+Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd::Kernels& kernels, int n_threads,
+             BatchMemory& memory)
+    : embeddings_(embeddings),
+      grouping_(grouping),
+      kernels_(kernels),
+      memory_(memory),
+      rows_(memory.rows.take(embeddings.n * rounded_up(embeddings.size, simd::kRowMultiple))),
+      norms_(memory.norms.take(rounded_up(embeddings.n, kernels.panel_columns))),
+      squared_norms_(memory.squared_norms.take(embeddings.n)),
+      stride_(rounded_up(embeddings.size, simd::kRowMultiple)) {
+    std::visit(
+        [&](const auto* values) {
+            const std::size_t size = embeddings_.size;
+            const auto row_of = [&](std::size_t g) { return values + static_cast<std::size_t>(grouping_.order[g]) * size; };
+            double longest = 0.0;
+            std::int64_t bad_row = std::numeric_limits<std::int64_t>::max();
+#pragma omp parallel for num_threads(n_threads) reduction(max : longest) reduction(min : bad_row)
+            for (std::size_t g = 0; g < n(); ++g) {
+                const double norm = sum_of_squares(row_of(g), size);
+                if (norm < kLargestSquaredNorm) {
+                    longest = std::max(longest, norm);
+                } else {  // NaN too
+                    bad_row = std::min(bad_row, static_cast<std::int64_t>(grouping_.order[g]));
+                }
+            }
+            if (bad_row != std::numeric_limits<std::int64_t>::max()) {
+                bad_row_ = bad_row;
+                return;
+            }
+            int exponent = 0;
+            if (longest < kSmallestSquaredNorm) {
+                uncertainty_ = std::numeric_limits<double>::infinity();
+                longest_ = 1.0;
+            } else {
+                std::frexp(std::sqrt(longest), &exponent);
+                uncertainty_ = uncertainty_per_squared_norm(size);
+                longest_ = std::ldexp(longest, -2 * exponent);
+            }
+            squared_scale_ = std::ldexp(1.0, -2 * exponent);
+            const double scale = std::ldexp(1.0, -exponent);
+#pragma omp parallel for num_threads(n_threads)
+            for (std::size_t g = 0; g < n(); ++g) {
+                float* row = rows_.data() + g * stride_;
+                copy_scaled(row_of(g), size, scale, row, stride_);
+                squared_norms_[g] = sum_of_squares(row, stride_);
+                norms_[g] = static_cast<float>(squared_norms_[g]);
+            }
+        },
+        embeddings_.values);
+}
+
+double Batch::exact_squared_distance(std::size_t g, std::size_t h) const noexcept {
+    const std::size_t size = embeddings_.size;
+    const std::size_t x = static_cast<std::size_t>(grouping_.order[g]) * size;
+    const std::size_t y = static_cast<std::size_t>(grouping_.order[h]) * size;
+    if (const auto* values = std::get_if<const float*>(&embeddings_.values)) {
+        return kernels_.exact_f32(*values + x, *values + y, size);
+    }
+    const double* values = *std::get_if<const double*>(&embeddings_.values);
+    return kernels_.exact_f64(values + x, values + y, size);
+}
+
+std::size_t Batch::n_panels() const noexcept {
+    return (n() + kernels_.panel_columns - 1) / kernels_.panel_columns;
+}
+
+void Batch::make_panels(int n_threads) {
+    const std::size_t width = kernels_.panel_columns;
+    panels_ = memory_.panels.take(n_panels() * width * stride_);
+    std::fill(norms_.begin() + static_cast<std::ptrdiff_t>(n()), norms_.end(), 0.0F);
+#pragma omp parallel for num_threads(n_threads)
+    for (std::size_t i = 0; i < n_panels(); ++i) {
+        float* panel = panels_.data() + i * width * stride_;
+        const std::size_t n_columns = std::min(width, n() - i * width);
+        for (std::size_t column = 0; column < width; ++column) {
+            const float* from = row(i * width + std::min(column, n_columns - 1));
+            for (std::size_t k = 0; k < stride_; ++k) { panel[k * width + column] = from[k]; }
+        }
+    }
+}
+
+}  // namespace mining

@@ -1,0 +1,75 @@
+// A batch of embeddings made ready for the kernels, and the bound on what float32 gets wrong about it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <variant>
+
+#include "../core/buffer.hpp"
+#include "../simd/kernels.hpp"
+
+namespace mining {
+
+// The caller's embeddings: n rows of size numbers, float32 or float64, C order.
+struct Embeddings {
+    std::variant<const float*, const double*> values;
+    std::size_t n, size;
+};
+
+// Identity i owns the grouped rows offsets[i] .. offsets[i + 1]; grouped row g is row order[g] of the embeddings.
+struct Grouping {
+    std::span<const std::int32_t> order;
+    std::span<const std::int64_t> offsets;
+};
+
+struct BatchMemory {
+    core::Buffer<float> rows, norms, panels;
+    core::Buffer<double> squared_norms;
+};
+
+// Rows in grouped order, scaled by a power of two so that the longest has a norm in [1/2, 1): no embeddings, however long
+// or short, leave float32's range, and where all rows are of ordinary length no product is a denormal.
+class Batch {
+  public:
+    // Reads the embeddings with the threads of one OpenMP region. If a row is not finite, bad_row() says which.
+    Batch(const Embeddings& embeddings, const Grouping& grouping, const simd::Kernels& kernels, int n_threads,
+          BatchMemory& memory);
+
+    std::int64_t bad_row() const noexcept { return bad_row_; }  // of the embeddings; -1 if all are finite
+    std::size_t n() const noexcept { return embeddings_.n; }
+    std::size_t stride() const noexcept { return stride_; }
+    const float* row(std::size_t g) const noexcept { return rows_.data() + g * stride_; }
+    const float* rows() const noexcept { return rows_.data(); }
+    const float* norms() const noexcept { return norms_.data(); }
+    double squared_norm(std::size_t g) const noexcept { return squared_norms_[g]; }
+    double squared_scale() const noexcept { return squared_scale_; }
+
+    // Bounds |float32 - true| of the sum of any two squared distances from grouped row g, in scaled units.
+    double uncertainty(std::size_t g) const noexcept { return uncertainty_ * (squared_norms_[g] + longest_); }
+
+    // The squared distance of two grouped rows as mining/reference.py computes it, in the caller's units.
+    double exact_squared_distance(std::size_t g, std::size_t h) const noexcept;
+
+    // Interleave the rows for the tile kernel (many columns at a time), once, before panel() is asked for.
+    void make_panels(int n_threads);
+    std::size_t n_panels() const noexcept;
+    const float* panel(std::size_t i) const noexcept {
+        return panels_.data() + i * kernels_.panel_columns * stride_;
+    }
+
+    const simd::Kernels& kernels() const noexcept { return kernels_; }
+
+  private:
+    const Embeddings embeddings_;
+    const Grouping grouping_;
+    const simd::Kernels& kernels_;
+    BatchMemory& memory_;
+    std::span<float> rows_, norms_, panels_;
+    std::span<double> squared_norms_;
+    std::size_t stride_ = 0;
+    double squared_scale_ = 1.0, uncertainty_ = 0.0, longest_ = 0.0;
+    std::int64_t bad_row_ = -1;
+};
+
+}  // namespace mining

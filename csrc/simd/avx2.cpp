@@ -1,0 +1,53 @@
+// Eight floats at a time, fused multiply-add.
+#include <immintrin.h>
+
+#include "instruction_sets.hpp"
+#include "kernels_impl.hpp"
+
+namespace simd {
+namespace {
+
+// AVX2 has no compress: for each mask, the lanes to keep, first lane in the lowest byte.
+struct KeptLanes {
+    std::uint64_t lanes[256];
+    constexpr KeptLanes() noexcept : lanes{} {
+        for (unsigned mask = 0; mask < 256; ++mask) {
+            unsigned kept = 0;
+            for (unsigned lane = 0; lane < 8; ++lane) {
+                if ((mask >> lane & 1U) != 0) { lanes[mask] |= static_cast<std::uint64_t>(lane) << (8 * kept++); }
+            }
+        }
+    }
+};
+constexpr KeptLanes kKeptLanes;
+
+struct Eight {
+    static constexpr std::size_t kWidth = 8;
+    using Float = __m256;
+
+    static Float broadcast(float x) noexcept { return _mm256_set1_ps(x); }
+    static Float load(const float* p) noexcept { return _mm256_load_ps(p); }
+    static Float load_any(const float* p) noexcept { return _mm256_loadu_ps(p); }
+    static void store(float* p, Float x) noexcept { _mm256_store_ps(p, x); }
+    static Float multiply_add(Float x, Float y, Float z) noexcept { return _mm256_fmadd_ps(x, y, z); }
+    static float sum(Float x) noexcept {
+        const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+        const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
+    static unsigned within(Float x, Float low, Float high) noexcept {
+        const Float inside = _mm256_and_ps(_mm256_cmp_ps(x, low, _CMP_GE_OQ), _mm256_cmp_ps(x, high, _CMP_LT_OQ));
+        return static_cast<unsigned>(_mm256_movemask_ps(inside));
+    }
+    static void compress(unsigned mask, Float x, std::int32_t first, float* values, std::int32_t* places) noexcept {
+        const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(kKeptLanes.lanes[mask])));
+        _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(x, lanes));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(places), _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
+    }
+};
+
+}  // namespace
+
+constinit const Kernels kAvx2 = table<Eight, 6>("avx2");
+
+}  // namespace simd

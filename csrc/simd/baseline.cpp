@@ -1,0 +1,37 @@
+// Four floats at a time in the compiler's own vector type: SSE2 on x86-64, and whatever other machines have.
+#include "instruction_sets.hpp"
+#include "kernels_impl.hpp"
+
+namespace simd {
+namespace {
+
+struct Four {
+    static constexpr std::size_t kWidth = 4;
+    typedef float Float __attribute__((vector_size(16)));
+    typedef float AnyFloat __attribute__((vector_size(16), aligned(4)));
+    typedef std::int32_t Mask __attribute__((vector_size(16)));
+
+    static Float broadcast(float x) noexcept { return Float{x, x, x, x}; }
+    static Float load(const float* p) noexcept { return *reinterpret_cast<const Float*>(p); }
+    static Float load_any(const float* p) noexcept { return *reinterpret_cast<const AnyFloat*>(p); }
+    static void store(float* p, Float x) noexcept { *reinterpret_cast<Float*>(p) = x; }
+    static Float multiply_add(Float x, Float y, Float z) noexcept { return x * y + z; }
+    static float sum(Float x) noexcept { return (x[0] + x[2]) + (x[1] + x[3]); }
+    static unsigned within(Float x, Float low, Float high) noexcept {
+        const Mask bits = (x >= low) & (x < high) & Mask{1, 2, 4, 8};
+        return static_cast<unsigned>((bits[0] | bits[1]) | (bits[2] | bits[3]));
+    }
+    static void compress(unsigned mask, Float x, std::int32_t first, float* values, std::int32_t* places) noexcept {
+        for (; mask != 0; mask &= mask - 1) {
+            const int lane = __builtin_ctz(mask);
+            *values++ = x[lane];
+            *places++ = first + lane;
+        }
+    }
+};
+
+}  // namespace
+
+constinit const Kernels kBaseline = table<Four, 4>("baseline");
+
+}  // namespace simd

@@ -1,0 +1,37 @@
+// Four floats at a time, fused multiply-add and 32 registers: aarch64.
+#include <arm_neon.h>
+
+#include "instruction_sets.hpp"
+#include "kernels_impl.hpp"
+
+namespace simd {
+namespace {
+
+struct FourNeon {
+    static constexpr std::size_t kWidth = 4;
+    using Float = float32x4_t;
+
+    static Float broadcast(float x) noexcept { return vdupq_n_f32(x); }
+    static Float load(const float* p) noexcept { return vld1q_f32(p); }
+    static Float load_any(const float* p) noexcept { return vld1q_f32(p); }
+    static void store(float* p, Float x) noexcept { vst1q_f32(p, x); }
+    static Float multiply_add(Float x, Float y, Float z) noexcept { return vfmaq_f32(z, x, y); }
+    static float sum(Float x) noexcept { return vaddvq_f32(x); }
+    static unsigned within(Float x, Float low, Float high) noexcept {
+        const uint32x4_t inside = vandq_u32(vcgeq_f32(x, low), vcltq_f32(x, high));
+        return vaddvq_u32(vandq_u32(inside, uint32x4_t{1, 2, 4, 8}));
+    }
+    static void compress(unsigned mask, Float x, std::int32_t first, float* values, std::int32_t* places) noexcept {
+        for (; mask != 0; mask &= mask - 1) {
+            const int lane = __builtin_ctz(mask);
+            *values++ = x[lane];
+            *places++ = first + lane;
+        }
+    }
+};
+
+}  // namespace
+
+constinit const Kernels kNeon = table<FourNeon, 8>("neon");
+
+}  // namespace simd
