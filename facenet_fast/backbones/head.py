@@ -14,9 +14,11 @@ __all__ = ["L2Normalisation", "embed"]
 # operations that tf.math.l2_normalize becomes.
 @keras.saving.register_keras_serializable(package="facenet_fast")
 class L2Normalisation(keras.layers.Layer):  # type: ignore[misc]
-    """Scale each row to Euclidean length 1: ``x / sqrt(max(sum(x**2), 1e-10))``.
+    """Scale each row to Euclidean length 1: ``x / sqrt(max(sum(x**2), 1e-24))``.
 
-    The bound 1e-10 is the predecessor's; a row of zeros stays zeros.
+    A row of zeros stays zeros. The predecessor's bound, 1e-10, gives the same for any trained network, but not
+    for a deep one before training, whose features may be as small as 1e-9 while batch-norm's averages still
+    have their initial values.
 
     Examples
     --------
@@ -26,7 +28,7 @@ class L2Normalisation(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalise the rows of a tensor (n, E)."""
-        return tf.math.l2_normalize(inputs, axis=-1, epsilon=1e-10)
+        return tf.math.l2_normalize(inputs, axis=-1, epsilon=1e-24)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the result: that of the input."""
