@@ -16,9 +16,9 @@ __all__ = ["L2Normalisation", "embed"]
 class L2Normalisation(keras.layers.Layer):  # type: ignore[misc]
     """Scale each row to Euclidean length 1: ``x / sqrt(max(sum(x**2), 1e-24))``.
 
-    A row of zeros stays zeros. The predecessor's bound, 1e-10, gives the same for any trained network, but not
-    for a deep one before training, whose features may be as small as 1e-9 while batch-norm's averages still
-    have their initial values.
+    A row of zeros stays zeros. The predecessor's bound, 1e-10, gives the same for any trained network, but
+    not for a deep one before training, whose features may be as small as 1e-9 while batch-norm's averages
+    still have their initial values.
 
     Examples
     --------
