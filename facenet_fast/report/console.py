@@ -66,12 +66,17 @@ class PlainConsole:
         """Print a line."""
         print(text, file=self._stream, flush=True)
 
+    def detail(self, text: str) -> None:
+        """Print a line that a live display leaves out."""
+        self.line(text)
+
     def progress(self, now: Progress) -> None:
         """Print a line of progress if it is time for one."""
         if now.step % self._every == 0 or now.step == now.epoch_size:
             self.line(
                 f"Epoch: [{now.epoch}][{now.step}/{now.epoch_size}]\tTime {now.seconds:.3f}"
-                f"\tLoss {now.loss:2.3f}\tTriplets {now.n_triplets}/{now.n_pairs}\tRate {now.learning_rate:.2e}"
+                f"\tLoss {now.loss:2.3f}\tTriplets {now.n_triplets}/{now.n_pairs}"
+                f"\tRate {now.learning_rate:.2e}"
             )
 
 
@@ -112,6 +117,9 @@ class TerminalConsole:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self._console.print(text, markup=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """Leave out what the bar makes needless."""
 
     def progress(self, now: Progress) -> None:
         """Move the bar; the last step takes it away."""

@@ -4,7 +4,8 @@
 over all mined triplets. A pool that does not fit in one pass goes through in chunks, twice: first without a
 tape for the embeddings, whose gradients are then known, and again chunk by chunk to carry them into the
 weights (gradient caching: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
-Setup", 2021). `TripletStep` is the predecessor's way: mine first, then pass batches of three images a triplet.
+Setup", 2021). `TripletStep` is the predecessor's way: mine first, then pass batches of triplets, three images
+each.
 """
 
 from __future__ import annotations

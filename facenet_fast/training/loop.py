@@ -1,0 +1,424 @@
+"""The training loop: sample, embed, mine, step, measure, evaluate, save."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from facenet_fast.checkpoints import Checkpoints, build_model, find_checkpoint, load_weights_from
+from facenet_fast.config import TrainConfig
+from facenet_fast.data.identities import IdentityDataset, scan_identities, split_identities
+from facenet_fast.data.images import Augmentation, ImageStore, augment, centre_crop, standardise
+from facenet_fast.data.sampling import IdentitySampler
+from facenet_fast.errors import UserError
+from facenet_fast.evaluation.baselines import pixel_embedder, whitened_pca_embedder
+from facenet_fast.evaluation.verification import Verification
+from facenet_fast.mining.strategies import PRESETS
+from facenet_fast.models import keras_embedder
+from facenet_fast.report.console import Console, Progress, console_for
+from facenet_fast.report.measure import Measures
+from facenet_fast.report.plots import plot_verification
+from facenet_fast.report.table import verification_line, verification_table
+from facenet_fast.training.devices import configure_devices
+from facenet_fast.training.evaluators import Evaluator, held_out_evaluator, lfw_evaluator
+from facenet_fast.training.interrupts import interrupt_deferred
+from facenet_fast.training.optimizers import build_optimizer
+from facenet_fast.training.pools import PoolReader
+from facenet_fast.training.run_folder import RunFolder, make_run_folder
+from facenet_fast.training.schedules import learning_rate_schedule
+from facenet_fast.training.step import STEPS, Outcome, Preparation
+
+__all__ = ["TrainResult", "train"]
+
+_logger = logging.getLogger("facenet_fast")
+
+Results = dict[str, dict[str, Verification]]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes
+    ----------
+    run_dir : str
+        The run folder, which `load_model`, `validate` and `freeze` take.
+    checkpoint : str
+        Prefix of the last checkpoint.
+    n_steps : int
+        Optimiser steps made, those of earlier parts of a resumed run included.
+    results : dict of dict of Verification
+        By evaluator (``held_out``, ``lfw``), then by what was verified: ``plain pixels``, ``PCA, whitened``,
+        ``network before``, ``network after``.
+    """
+
+    run_dir: str
+    checkpoint: str
+    n_steps: int
+    results: Results
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train a network, verify it, and leave all of it in a run folder.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        All settings.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    UserError
+        For what the user can mend: folders, files, names, settings that do not fit the data, a loss that is
+        not finite.
+    KeyboardInterrupt
+        On Ctrl-C, after a checkpoint was saved and named.
+    """
+    _check_strategy(config.strategy)
+    rate = learning_rate_schedule(config)
+    configure_devices(config)
+    dataset, held_out = split_identities(
+        scan_identities(config.data_dir, min_identities=2), config.n_held_out, config.seed
+    )
+    if config.resume:
+        find_checkpoint(config.resume)
+    learner = _build_learner(config)
+    sampler = IdentitySampler(dataset, config.identities_per_batch, config.images_per_identity, config.seed)
+    folder = make_run_folder(config)
+    with (
+        console_for(every=config.log_every) as console,
+        Measures(folder.logs_dir) as measures,
+        PoolReader(sampler, ImageStore(dataset.paths, config.store_size)) as pools,
+    ):
+        _introduce(console, config, folder, dataset, learner.model)
+        evaluators = _build_evaluators(config, held_out, folder)
+        run = _Run(config, folder, console, measures, evaluators, learner, pools)
+        run.compare_baselines(dataset)
+        if config.resume:
+            run.restore()
+        else:
+            run.evaluate("network before")
+        run.train(rate)
+        return run.conclude()
+
+
+@dataclass
+class _Learner:
+    """The network, its averaged twin and the optimizer."""
+
+    model: keras.Model
+    averaged: keras.Model
+    optimizer: keras.Optimizer
+
+
+@dataclass
+class _Run:
+    """One run of the loop, and the actions it is made of."""
+
+    config: TrainConfig
+    folder: RunFolder
+    console: Console
+    measures: Measures
+    evaluators: list[Evaluator]
+    learner: _Learner
+    pools: PoolReader
+    step: int = 0
+    saved: str = ""
+    evaluated_at: int = -1
+    results: Results = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stepper = STEPS[self.config.step](
+            self.learner.model,
+            self.learner.optimizer,
+            self.learner.averaged,
+            preparation(self.config),
+            self.config,
+        )
+        learner = self.learner
+        self._progress = tf.Variable("", dtype=tf.string, trainable=False)
+        weights = {id(weight) for weight in learner.model.weights}
+        self.checkpoints = Checkpoints(
+            self.folder.run_dir,
+            {
+                "model": learner.model.weights,
+                "averaged": learner.averaged.weights,
+                "random": [one for one in learner.model.variables if id(one) not in weights],
+                "optimizer": learner.optimizer.variables,
+                "progress": [self._progress],
+            },
+            keep=self.config.keep_checkpoints,
+        )
+
+    def train(self, rate: Callable[[int], float | None]) -> None:
+        """Go on to the last step; on Ctrl-C save, say where, and raise `KeyboardInterrupt`."""
+        try:
+            while self.step < self.config.n_steps and self._train_epoch(rate):
+                self._end_epoch()
+        except KeyboardInterrupt:
+            self.save()
+            self.console.line(
+                f"Interrupted at step {self.step}: saved {self.saved}; "
+                f"go on with: facenet-fast train --resume {self.folder.run_dir}"
+            )
+            raise
+
+    def _train_epoch(self, rate: Callable[[int], float | None]) -> bool:
+        """Make the steps of one epoch; return whether there is reason to go on."""
+        config = self.config
+        epoch_end = (self.step // config.epoch_size + 1) * config.epoch_size
+        n_empty = 0
+        start = time.perf_counter()
+        while self.step < epoch_end:
+            pool = self.pools.next()
+            n_applied = 0
+            for work in self._plan(pool):
+                learning_rate = rate(self.step)
+                if learning_rate is None:
+                    self.console.line(f"The schedule file ends training before step {self.step}.")
+                    return False
+                self.learner.optimizer.learning_rate = learning_rate
+                with interrupt_deferred():
+                    outcome = self.stepper.run(work, self.step)
+                    self._check_finite(outcome.is_finite, learning_rate)
+                    self.step += outcome.is_applied
+                n_applied += outcome.is_applied
+                if outcome.is_applied:
+                    self._measure_step(outcome, learning_rate, time.perf_counter() - start)
+                    start = time.perf_counter()
+                if self.step == epoch_end:
+                    break
+            n_empty = 0 if n_applied else n_empty + 1
+            if n_empty == config.max_empty_pools:
+                self._say_no_triplets(n_empty)
+                return False
+        return True
+
+    def _plan(self, pool: Any) -> list[Any]:
+        try:
+            return self.stepper.plan(pool, self.step)
+        except FloatingPointError:
+            self._check_finite(False, float(self.learner.optimizer.learning_rate))
+            raise
+
+    def _end_epoch(self) -> None:
+        epoch = self.step // self.config.epoch_size
+        every = self.config.evaluate_every
+        if every and epoch % every == 0 and self.step < self.config.n_steps:
+            self.evaluate("network after")
+        self.save()
+        self.measures.flush()
+
+    def evaluate(self, name: str) -> None:
+        """Verify the averaged network on every evaluator."""
+        embedder = keras_embedder(
+            self.learner.averaged,
+            standardisation=self.config.standardisation,
+            store_size=self.config.store_size,
+        )
+        for evaluator in self.evaluators:
+            start = time.perf_counter()
+            result = evaluator.run(embedder)
+            seconds = time.perf_counter() - start
+            self.results.setdefault(evaluator.name, {})[name] = result
+            group = evaluator.name
+            self.measures.measure(f"{group}/accuracy", result.accuracy, self.step)
+            self.measures.measure(f"{group}/val_rate", result.val, self.step)
+            self.measures.measure(f"{group}/auc", result.auc, self.step)
+            self.measures.measure(f"{group}/eer", result.eer, self.step)
+            self.measures.measure(f"time/{group}", seconds, self.step)
+            if group == "lfw":
+                self._tell_lfw(result, seconds)
+            else:
+                self.console.line(f"Held-out people at step {self.step}: {verification_line(result)}")
+        self.evaluated_at = self.step
+
+    def compare_baselines(self, dataset: IdentityDataset) -> None:
+        """Verify what needs no network on every evaluator."""
+        config = self.config
+        if not (config.baselines and self.evaluators):
+            return
+        store = ImageStore(dataset.paths, config.store_size)
+        pca = whitened_pca_embedder(
+            store,
+            np.arange(dataset.n_images),
+            dataset.labels,
+            config.image_size,
+            standardisation=config.standardisation,
+        )
+        pixels = pixel_embedder(
+            config.image_size, standardisation=config.standardisation, store_size=config.store_size
+        )
+        for evaluator in self.evaluators:
+            results = self.results.setdefault(evaluator.name, {})
+            results["plain pixels"] = evaluator.run(pixels)
+            results["PCA, whitened"] = evaluator.run(pca)
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that decides how the run goes on."""
+        state = {"step": self.step, "pools": self.pools.state()}
+        self._progress.assign(json.dumps(state))
+        start = time.perf_counter()
+        self.saved = self.checkpoints.save(self.step)
+        seconds = time.perf_counter() - start
+        self.measures.measure("time/save_variables", seconds, self.step)
+        self.console.detail(f"Variables saved in {seconds:.2f} seconds")
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint of the run folder."""
+        self.saved = find_checkpoint(self.folder.run_dir)
+        self.checkpoints.restore(self.saved)
+        state = json.loads(self._progress.numpy())
+        self.step = int(state["step"])
+        self.pools.restore(state["pools"])
+        self.console.line(f"Resumed from {self.saved}")
+
+    def conclude(self) -> TrainResult:
+        """Verify and save what training ended with, print the tables and draw the pictures."""
+        if self.evaluated_at != self.step or "network after" not in next(iter(self.results.values()), {}):
+            self.evaluate("network after")
+        self.save()
+        for evaluator in self.evaluators:
+            results = self.results[evaluator.name]
+            self.console.line("")
+            self.console.line(evaluator.title)
+            for line in verification_table(results):
+                self.console.line(line)
+            path = self.folder.write_text(f"verification_{evaluator.name}.png", "")
+            plot_verification(path, results, "network after", evaluator.title)
+            self.console.line(f"Picture: {path}")
+        self.console.line("")
+        self.console.line(f"Checkpoint: {self.saved}")
+        return TrainResult(self.folder.run_dir, self.saved, self.step, self.results)
+
+    def _measure_step(self, outcome: Outcome, learning_rate: float, seconds: float) -> None:
+        mined = outcome.mined
+        for name, value in (
+            ("loss", outcome.loss),
+            ("learning_rate", learning_rate),
+            ("gradient_norm", outcome.gradient_norm),
+            ("mining/n_triplets", mined.n_triplets),
+            ("mining/active_fraction", mined.n_triplets / max(mined.n_pairs, 1)),
+            ("time/selection", mined.seconds),
+            ("time/step", seconds),
+            ("images_per_second", outcome.n_images / seconds),
+        ):
+            self.measures.measure(name, value, self.step)
+        epoch, step = divmod(self.step - 1, self.config.epoch_size)
+        self.console.progress(
+            Progress(
+                epoch=epoch,
+                n_epochs=self.config.epochs,
+                step=step + 1,
+                epoch_size=self.config.epoch_size,
+                seconds=seconds,
+                loss=outcome.loss,
+                learning_rate=learning_rate,
+                n_triplets=mined.n_triplets,
+                n_pairs=mined.n_pairs,
+            )
+        )
+
+    def _tell_lfw(self, result: Verification, seconds: float) -> None:
+        """Print and keep the predecessor's lines."""
+        self.console.line(f"Running forward pass on LFW images: {seconds:.3f}")
+        self.console.line(f"Accuracy: {result.accuracy:1.3f}+-{result.accuracy_std:1.3f}")
+        self.console.line(
+            f"Validation rate: {result.val:2.5f}+-{result.val_std:2.5f} @ FAR={result.far:2.5f}"
+        )
+        self.folder.write_text(
+            "lfw_result.txt", f"{self.step}\t{result.accuracy:.5f}\t{result.val:.5f}\n", append=True
+        )
+
+    def _check_finite(self, is_finite: bool, learning_rate: float) -> None:
+        if not is_finite:
+            newest = f"; the newest checkpoint is {self.saved}" if self.saved else ""
+            raise UserError(
+                f"training stopped at step {self.step}, as the loss is no longer finite: lower the "
+                f"learning rate (it was {learning_rate:g}){newest}"
+            )
+
+    def _say_no_triplets(self, n_empty: int) -> None:
+        _logger.warning(
+            "training stopped at step %d, as %d pools in a row gave no triplet: all negatives are beyond the "
+            "margin (raise margin), or all embeddings have become one (lower the learning rate)",
+            self.step,
+            n_empty,
+        )
+
+
+def preparation(config: TrainConfig) -> Preparation:
+    """Make the functions from uint8 images to the network's input that a configuration asks for."""
+    strengths = Augmentation(
+        random_crop=config.random_crop,
+        random_flip=config.random_flip,
+        rotation_degrees=config.rotation_degrees,
+        scale=config.scale,
+        shift=config.shift,
+        brightness=config.brightness,
+        contrast=config.contrast,
+        cutout=config.cutout,
+    )
+
+    def train(images: Any, seed: Any) -> Any:
+        changed = augment(images, strengths, seed, config.image_size)
+        return standardise(changed, config.standardisation)
+
+    def plain(images: Any) -> Any:
+        return standardise(centre_crop(images, config.image_size), config.standardisation)
+
+    return Preparation(train, plain)
+
+
+def _build_learner(config: TrainConfig) -> _Learner:
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config)
+    averaged = model
+    if config.moving_average_decay > 0:
+        averaged = build_model(config)
+    if config.pretrained_model and not config.resume:
+        load_weights_from(config.pretrained_model, model)
+    averaged.set_weights(model.get_weights())
+    return _Learner(model, averaged, build_optimizer(config, model.trainable_variables))
+
+
+def _build_evaluators(config: TrainConfig, held_out: IdentityDataset, folder: RunFolder) -> list[Evaluator]:
+    evaluators = []
+    if held_out.n_identities:
+        pairs_path = folder.write_text("held_out_pairs.txt", "")
+        evaluators.append(held_out_evaluator(config, held_out, pairs_path))
+    if config.lfw_dir:
+        evaluators.append(lfw_evaluator(config))
+    return evaluators
+
+
+def _introduce(
+    console: Console, config: TrainConfig, folder: RunFolder, dataset: IdentityDataset, model: keras.Model
+) -> None:
+    console.line(f"Model directory: {folder.run_dir}")
+    console.line(f"Log directory: {folder.logs_dir}")
+    if config.pretrained_model:
+        console.line(f"Pre-trained model: {config.pretrained_model}")
+    if config.lfw_dir:
+        console.line(f"LFW directory: {config.lfw_dir}")
+    console.line(
+        f"Training {model.name} ({model.count_params():,} weights) on {dataset.n_images} images of "
+        f"{dataset.n_identities} people: {config.epochs} epochs of {config.epoch_size} steps"
+    )
+
+
+def _check_strategy(strategy: str) -> None:
+    if strategy not in PRESETS:
+        raise UserError(f"strategy must be one of {', '.join(sorted(PRESETS))}; got {strategy!r}")
