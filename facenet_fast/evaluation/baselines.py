@@ -85,7 +85,7 @@ class WhitenedPCA:
 
     def __call__(self, pixels: Floats) -> Floats:
         """Project rows of `pixel_embeddings` to unit vectors, float32 (n, n_components)."""
-        return _unit_rows((pixels - self.mean) @ self.projection)
+        return _unit_rows(((pixels - self.mean) @ self.projection).astype(np.float32, copy=False))
 
 
 def fit_whitened_pca(

@@ -110,7 +110,8 @@ def embed_images(
     for start, images, ok in _read_ahead(store, wanted, batch_size):
         rows = start + np.flatnonzero(ok)
         if len(rows):
-            batch = standardise(centre_crop(images[ok], embedder.image_size), embedder.standardisation)
+            cut = centre_crop(images[ok], embedder.image_size)
+            batch = np.asarray(standardise(cut, embedder.standardisation), dtype=np.float32)
             views = [batch, np.ascontiguousarray(batch[:, :, ::-1])] if flipped else [batch]
             embeddings[rows] = np.concatenate([_embed(embedder, view) for view in views], axis=1)
             _check_finite(embeddings[rows], [store.paths[index] for index in wanted[rows]])
