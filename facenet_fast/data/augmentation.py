@@ -76,8 +76,8 @@ def augment(images: Any, augmentation: Augmentation, seed: Any, *, image_size: i
 
     Crop, mirror, rotation, magnification and shift are one bilinear resampling (what lies outside repeats the
     edge; crop and mirror alone are exact); then brightness, contrast and cutout. Made of TensorFlow's
-    stateless operations, to be called inside a `tf.function` or eagerly. What is drawn for an image depends on
-    the seed and its place in the batch, and not on which other settings are on.
+    stateless operations, to be called inside a `tf.function` or eagerly. What is drawn for an image depends
+    on the seed and its place in the batch, and not on which other settings are on.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class _Draws(NamedTuple):
 
 
 def _transforms(augmentation: Augmentation, drawn: _Draws, side: int, size: int) -> Any:
-    """Return rows (a, b, c, d, e, f, 0, 0) that take a pixel of the result to x = a x' + b y' + c, y = d x' + ...
+    """Return rows (a, b, c, d, e, f, 0, 0): pixel (x, y) of the result is read at (ax + by + c, dx + ey + f).
 
     About the middle of the window that the crop leaves: mirrored, turned, magnified and shifted.
     """

@@ -130,7 +130,7 @@ def check_images(
 def in_tasks(
     executor: Executor, work: Callable[[Sequence[str], range], _T], paths: Sequence[str]
 ) -> Iterator[_T]:
-    """Yield ``work(paths, positions)`` for consecutive positions, a bounded number of tasks handed out at a time.
+    """Yield ``work(paths, positions)`` for consecutive positions, with a bounded number of tasks at a time.
 
     Bounded, because the interpreter waits at exit for all that was handed out: an interrupt in the
     middle of a million files must not.

@@ -1,4 +1,4 @@
-"""Everything between image files and a network: decoding, the store, augmentation, standardisation, batches."""
+"""Everything between image files and a network, under one name, and batches as a `tf.data.Dataset`."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def batches(
     Returns
     -------
     tf.data.Dataset
-        Of pairs: float32 images (batch, image_size, image_size, 3), and bool (batch,), False where the file is
-        unreadable and the image blank (`store.bad` names it).
+        Of pairs: float32 images (batch, image_size, image_size, 3), and bool (batch,), False where the file
+        is unreadable and the image blank (`store.bad` names it).
 
     Raises
     ------

@@ -89,8 +89,8 @@ def read_pairs(pairs_path: str, images_dir: str, *, n_folds: int = 10, strict: b
     """Read a pairs file in the format of Labeled Faces in the Wild.
 
     The first line (``10 300`` or ``2200``: how many folds and pairs) is not needed and is passed over. Each
-    other line is ``NAME I J``, two images of one identity, or ``NAME_A I NAME_B J``, images of two. Fields are
-    separated by blanks or by TABs; with TABs a name may hold blanks. ``I`` stands for the image
+    other line is ``NAME I J``, two images of one identity, or ``NAME_A I NAME_B J``, images of two. Fields
+    are separated by blanks or by TABs; with TABs a name may hold blanks. ``I`` stands for the image
     ``IMAGES_DIR/NAME/NAME_%04d.EXT``, whichever extension is found; where it is not a number, it is
     the name of a file in the identity's folder, so that any folder can be described.
 
@@ -117,8 +117,8 @@ def read_pairs(pairs_path: str, images_dir: str, *, n_folds: int = 10, strict: b
     Raises
     ------
     UserError
-        If the file or the folder cannot be read, a line is in neither form (with its number), fewer pairs than
-        folds are left, or, if `strict`, an image is missing.
+        If the file or the folder cannot be read, a line is in neither form (with its number), fewer pairs
+        than folds are left, or, if `strict`, an image is missing.
 
     References
     ----------
@@ -175,8 +175,8 @@ def draw_pairs(dataset: IdentityDataset, seed: int, n_folds: int, max_pairs: int
     seed : int
         The same seed draws the same pairs and folds.
     n_folds : int
-        Number of folds, at least 2; where a kind has fewer pairs than that, as many folds as it has pairs, with
-        a warning.
+        Number of folds, at least 2; where a kind has fewer pairs than that, as many folds as it has pairs,
+        with a warning.
     max_pairs : int
         The most pairs to return, at least ``2 * n_folds``.
 

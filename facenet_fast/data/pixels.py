@@ -1,4 +1,4 @@
-"""Pixels become what a network takes: the middle cut out, values standardised; for arrays and tensors alike."""
+"""Pixels become what a network takes: the middle cut out, values standardised; arrays and tensors alike."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ STANDARDISATIONS: tuple[str, ...] = ("per_image", "fixed")
 def standardise(images: Any, kind: str) -> Any:
     """Standardise pixel values.
 
-    ``"per_image"`` is ``(x - mean) / max(std, 1 / sqrt(N))`` with mean and standard deviation over the N values
-    of an image, as `tf.image.per_image_standardization` has it; ``"fixed"`` is ``(x - 127.5) / 128``.
+    ``"per_image"`` is ``(x - mean) / max(std, 1 / sqrt(N))`` with mean and standard deviation over the N
+    values of an image, as `tf.image.per_image_standardization` has it; ``"fixed"`` is ``(x - 127.5) / 128``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which images the next pool holds: P identities x K images, every one visited before any is visited again."""
+"""Which images the next pool holds: P identities x K images, each visited before any is visited again."""
 
 from __future__ import annotations
 
@@ -68,7 +68,11 @@ class IdentitySampler:
         self.identities_per_batch = _at_least_two("identities_per_batch", identities_per_batch)
         self.images_per_identity = _at_least_two("images_per_identity", images_per_identity)
         self._rng = np.random.default_rng(seed)
-        self._forget_draws()
+        self._is_excluded = np.zeros(self.n_images, dtype=bool)
+        self._n_usable: _Indices = np.diff(self._offsets)
+        self._usable_identities: _Indices = np.flatnonzero(self._n_usable > 0)
+        self._identity_queue: _Indices = self._usable_identities[:0]
+        self._image_queues: dict[int, _Indices] = {}
         self._check_usable()
         n_usable = len(self._usable_identities)
         if n_usable < self.identities_per_batch:
@@ -121,7 +125,7 @@ class IdentitySampler:
             If fewer than two identities, or no two images of one identity, are left.
         """
         bad = np.unique(np.fromiter(image_indices, dtype=np.int64))
-        if len(bad) and not (0 <= bad[0] and bad[-1] < self.n_images):
+        if len(bad) and not (bad[0] >= 0 and bad[-1] < self.n_images):
             raise IndexError(f"image indices must be in 0 .. {self.n_images - 1}; got {bad[0]} .. {bad[-1]}")
         fresh = bad[~self._is_excluded[bad]]
         if not len(fresh):
@@ -164,7 +168,9 @@ class IdentitySampler:
                 "the data must be those that the sampler's state was saved with: "
                 f"{came[0]} identities with {came[1]} images; got {self.n_identities} with {self.n_images}"
             )
-        self._forget_draws()
+        self._is_excluded[:] = False
+        self._n_usable = np.diff(self._offsets)
+        self._usable_identities = np.flatnonzero(self._n_usable > 0)
         self.exclude(state["excluded"])
         self._rng.bit_generator.state = state["generator"]
         self._identity_queue = np.asarray(state["identity_queue"], dtype=np.int64)
@@ -172,13 +178,6 @@ class IdentitySampler:
             int(identity): np.asarray(queue, dtype=np.int64)
             for identity, queue in state["image_queues"].items()
         }
-
-    def _forget_draws(self) -> None:
-        self._is_excluded = np.zeros(self.n_images, dtype=bool)
-        self._n_usable: _Indices = np.diff(self._offsets)
-        self._usable_identities = np.flatnonzero(self._n_usable > 0)
-        self._identity_queue: _Indices = np.empty(0, dtype=np.int64)
-        self._image_queues: dict[int, _Indices] = {}
 
     def _check_usable(self) -> None:
         n_usable = len(self._usable_identities)

@@ -1,4 +1,4 @@
-"""Images by index: decoded in parallel when first asked for, kept in memory as far as allowed, bad files named once."""
+"""Images by index: decoded in parallel when first asked for, kept while there is room, bad files named."""
 
 from __future__ import annotations
 
