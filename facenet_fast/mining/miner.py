@@ -135,7 +135,7 @@ def mine_triplets(
     else:
         raise ValueError(f"backend must be 'native' or 'reference'; got {backend!r}")
     if bad_row >= 0:
-        norm = float(np.linalg.norm(rows[bad_row].astype(np.float64)))
+        norm = math.hypot(*rows[bad_row].tolist())
         raise ValueError(
             f"embeddings must be finite, with norms below {_LARGEST_NORM:g}; row {bad_row} has norm {norm}"
         )

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from .strategies import Strategy
 
-__all__ = ["N_DRAWS", "N_PILOT", "PILOT_SHARE", "in_band", "mine", "squared_distance"]
+__all__ = ["N_DRAWS", "N_PILOT", "PILOT_SHARE", "in_band", "mine", "squared_distances"]
 
 N_DRAWS = 32
 N_PILOT = 512
@@ -51,19 +51,19 @@ def draw(state: int, i: int, n: int) -> int:
     return (mix((state + (i + 1) * _GOLDEN) & _MASK) * n) >> 64
 
 
-def squared_distance(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
-    """Return ``sum((x - y) ** 2)`` in float64, in the one order of summation that all backends share.
+def squared_distances(x: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return ``sum((x - row) ** 2)`` for each row in float64, in the one order of summation all backends share.
 
     Eight running sums take the coordinates in turn and are folded in halves: float64 sums depend on their
     order in the last bit, and mathematically equal distances must come out equal.
     """
-    sums = np.zeros(8)
+    sums = np.zeros((len(rows), 8))
     for start in range(0, len(x), 8):
-        difference = x[start : start + 8].astype(np.float64) - y[start : start + 8].astype(np.float64)
-        sums[: len(difference)] += difference * difference
+        difference = x[start : start + 8].astype(np.float64) - rows[:, start : start + 8].astype(np.float64)
+        sums[:, : difference.shape[1]] += difference * difference
     for half in (4, 2, 1):
-        sums[:half] += sums[half : 2 * half]
-    return float(sums[0])
+        sums[:, :half] += sums[:, half : 2 * half]
+    return sums[:, 0]
 
 
 def in_band(strategy: Strategy, d_ap: float, d_an: float, margin: float) -> bool:
@@ -77,23 +77,19 @@ def mine(
 ) -> npt.NDArray[np.int32]:
     """Mine grouped rows; return (n_triplets, 3) of anchor, positive, negative rows, by anchor and positive."""
     n_rows = len(embeddings)
-
-    def identity_of(row: int) -> tuple[int, int]:
-        i = int(np.searchsorted(offsets, row, side="right")) - 1
-        return int(offsets[i]), int(offsets[i + 1])
+    squared = [squared_distances(row, embeddings) for row in embeddings]
+    spans = [(int(b), int(e)) for b, e in zip(offsets[:-1], offsets[1:], strict=True) for _ in range(b, e)]
 
     def negative(row: int, index: int) -> int:
         """Return the ``index``-th row that is not of the row's identity."""
-        begin, end = identity_of(row)
+        begin, end = spans[row]
         return index if index < begin else index + (end - begin)
 
     def is_candidate(anchor: int, positive: int, other: int) -> bool:
-        d_ap = squared_distance(embeddings[anchor], embeddings[positive])
-        d_an = squared_distance(embeddings[anchor], embeddings[other])
-        return in_band(strategy, d_ap, d_an, margin)
+        return in_band(strategy, float(squared[anchor][positive]), float(squared[anchor][other]), margin)
 
-    pairs = [(a, p) for a in range(n_rows) for p in range(a + 1, identity_of(a)[1])]
-    n_negatives = {a: n_rows - (identity_of(a)[1] - identity_of(a)[0]) for a, _ in pairs}
+    pairs = [(a, p) for a in range(n_rows) for p in range(a + 1, spans[a][1])]
+    n_negatives = {a: n_rows - (spans[a][1] - spans[a][0]) for a, _ in pairs}
 
     hits = 0
     for trial in range(N_PILOT if pairs else 0):
