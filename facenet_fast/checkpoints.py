@@ -20,7 +20,7 @@ from facenet_fast import backbones
 from facenet_fast.config import TrainConfig, read_train_config
 from facenet_fast.errors import UserError
 
-__all__ = ["Checkpoints", "build_model", "find_checkpoint", "load_model", "load_weights_from"]
+__all__ = ["Checkpoints", "build_model", "copy_weights", "find_checkpoint", "load_model"]
 
 CONFIG_FILE = "config.json"
 _STEP = re.compile(r"\.ckpt-(\d+)$")
@@ -123,15 +123,17 @@ def load_model(path: str) -> tuple[keras.Model, TrainConfig]:
     return model, config
 
 
-def load_weights_from(path: str, model: keras.Model) -> list[str]:
+def copy_weights(source: keras.Model, model: keras.Model, path: str) -> list[str]:
     """Start a model from trained weights; the head may have another embedding size.
 
     Parameters
     ----------
-    path : str
-        A run folder, a checkpoint's prefix or a ``.keras`` file.
+    source : keras.Model
+        The trained network.
     model : keras.Model
         The network that is filled.
+    path : str
+        Where the source is from, for messages.
 
     Returns
     -------
@@ -141,9 +143,8 @@ def load_weights_from(path: str, model: keras.Model) -> list[str]:
     Raises
     ------
     UserError
-        If the file is not to be read or holds another network.
+        If the two are not one network.
     """
-    source = _load_keras_file(path) if path.endswith(".keras") else load_model(path)[0]
     if len(source.weights) != len(model.weights):
         raise UserError(
             f"{path!r} must hold the network {model.name!r} with its {len(model.weights)} weights; "
@@ -245,16 +246,6 @@ def _restore(checkpoint: tf.train.Checkpoint, prefix: str) -> None:
         raise UserError(
             f"the checkpoint {prefix!r} cannot be read into this network: {_first_line(error)}"
         ) from error
-
-
-def _load_keras_file(path: str) -> keras.Model:
-    # Registers the head's layer with Keras, which reads the file by its name.
-    import facenet_fast.backbones.head  # noqa: F401
-
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path!r} must be a .keras file; {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

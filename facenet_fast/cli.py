@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -33,6 +34,8 @@ davidsandberg/facenet's scripts; --preset facenet sets the defaults of its train
 """
 # Parsed arguments that are no settings.
 _NOT_SETTINGS = ("command", "preset")
+# Of TensorFlow's levels the one that leaves out most: errors of its own are exceptions here.
+_QUIET = "3"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,11 +74,13 @@ def _run(arguments: Sequence[str]) -> None:
         _train(parsed.get("preset"), settings)
     elif parsed["command"] == "validate":
         validate_config = from_mapping(ValidateConfig, settings)
+        _import_tensorflow()
         from facenet_fast.validate import validate
 
         validate(validate_config)
     else:
         freeze_config = from_mapping(FreezeConfig, settings)
+        _import_tensorflow()
         from facenet_fast.export import freeze
 
         freeze(freeze_config)
@@ -92,11 +97,13 @@ def _train(preset: str | None, settings: dict[str, Any]) -> None:
     if settings.get("resume"):
         if preset:
             raise UserError("preset must not be given with resume, which has the settings of its run")
+        _import_tensorflow()
         from facenet_fast.training.run_folder import resumed_config
 
         config = resumed_config(settings["resume"], settings)
     else:
         config = from_mapping(TrainConfig, {**PRESETS[preset or "demo"], **settings})
+        _import_tensorflow()
     from facenet_fast.training.loop import train
 
     train(config)
@@ -230,9 +237,31 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _import_tensorflow() -> None:
+    """Import TensorFlow without the lines that it writes before anything can tell it not to.
+
+    They come from C++ straight to file descriptor 2. If the import fails they are shown after all.
+    """
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != _QUIET:
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            noise.seek(0)
+            os.write(stderr, noise.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 def _quieten() -> None:
     """Send our warnings to standard error, keep TensorFlow's chatter down, find the user's own networks."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET)
     logger = logging.getLogger("facenet_fast")
     if not logger.handlers:
         handler = logging.StreamHandler()

@@ -11,8 +11,10 @@ from facenet_fast.evaluation.verification import Verification
 
 __all__ = ["plot_verification"]
 
-# Told apart by people with colour-blindness too (Okabe and Ito, 2008); what is plotted last stands out most.
-_COLOURS = ("#999999", "#56b4e9", "#e69f00", "#d55e00", "#009e73", "#0072b2")
+# Told apart by people with colour-blindness too (Okabe and Ito, 2008). The last of up to four results, the one
+# that matters, is in strong blue; those it is compared with are fainter.
+_COLOURS = ("#999999", "#56b4e9", "#e69f00", "#0072b2", "#009e73", "#d55e00")
+_N_FAINT = 3
 _SAME_COLOUR, _DIFFERENT_COLOUR = "#0072b2", "#d55e00"
 _N_BINS = 60
 
@@ -48,7 +50,7 @@ def plot_verification(path: str, results: Mapping[str, Verification], shown: str
 
 
 def _draw_rocs(axes: Any, results: Mapping[str, Verification]) -> None:
-    colours = _COLOURS[-len(results) :] if len(results) <= len(_COLOURS) else _COLOURS
+    colours = _COLOURS[max(0, _N_FAINT + 1 - len(results)) :]
     lowest = min(1.0 / max(int(np.count_nonzero(~result.is_same)), 1) for result in results.values())
     for number, (name, result) in enumerate(results.items()):
         roc = result.roc
@@ -102,9 +104,6 @@ def _draw_distances(axes: Any, result: Verification, name: str) -> None:
         ylabel="density of pairs",
         title=f"Distances, {name}",
     )
-    axes.legend(loc="upper right" if _median_is_low(result) else "upper left", frameon=True, framealpha=0.9)
-
-
-def _median_is_low(result: Verification) -> bool:
-    """Whether most pairs lie in the left half, so that the legend has room on the right."""
-    return bool(np.median(result.distances) < 0.5 * result.distances.max())
+    # Room for the legend above the bars.
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
+    axes.legend(loc="upper right", frameon=True, framealpha=0.9)

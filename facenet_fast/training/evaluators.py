@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from facenet_fast.config import TrainConfig
 from facenet_fast.data.decoding import check_images
@@ -15,10 +13,11 @@ from facenet_fast.data.identities import IdentityDataset, shorten
 from facenet_fast.data.images import ImageStore
 from facenet_fast.data.pairs import Pairs, draw_pairs, read_pairs, write_pairs
 from facenet_fast.errors import UserError
-from facenet_fast.evaluation.embed import Embedder, embed_images
-from facenet_fast.evaluation.verification import Verification, verify
+from facenet_fast.evaluation.embed import Embedder
+from facenet_fast.evaluation.verification import Verification
+from facenet_fast.evaluation.verify_images import find_pairs_file, verify_images
 
-__all__ = ["Evaluator", "held_out_evaluator", "lfw_evaluator"]
+__all__ = ["Evaluator", "held_out_evaluator", "image_store", "lfw_evaluator"]
 
 _logger = logging.getLogger("facenet_fast")
 
@@ -36,17 +35,13 @@ class Evaluator:
     pairs : Pairs
         The pairs.
     store : ImageStore
-        Reads each image of the pairs once.
-    left, right : int64 array, shape (n_pairs,)
-        Indices of the pairs' images in the store.
+        Reads the images of the pairs.
     """
 
     name: str
     title: str
     pairs: Pairs
     store: ImageStore
-    left: npt.NDArray[np.int64]
-    right: npt.NDArray[np.int64]
 
     def run(self, embedder: Embedder) -> Verification:
         """Embed every image and verify; pairs with an unreadable image are left out.
@@ -56,11 +51,7 @@ class Evaluator:
         UserError
             If no pairs of one kind are left, or the network gives NaN.
         """
-        embeddings = embed_images(embedder, self.store)
-        readable = np.isfinite(embeddings).all(axis=1)
-        kept = readable[self.left] & readable[self.right]
-        left, right = self.left[kept], self.right[kept]
-        return verify(embeddings[left], embeddings[right], self.pairs.is_same[kept], self.pairs.fold[kept])
+        return verify_images(embedder, self.pairs, self.store)
 
 
 def held_out_evaluator(config: TrainConfig, held_out: IdentityDataset, pairs_path: str) -> Evaluator:
@@ -109,28 +100,20 @@ def lfw_evaluator(config: TrainConfig) -> Evaluator:
     UserError
         If the pairs file or the images are missing, or a line of it is wrong.
     """
-    images_dir, pairs_path = _locate(config.lfw_dir, config.lfw_pairs)
+    pairs_path, images_dir = find_pairs_file(config.lfw_dir, config.lfw_pairs)
     pairs = read_pairs(pairs_path, images_dir, n_folds=config.lfw_folds)
     return _evaluator("lfw", f"LFW ({len(pairs)} pairs of {pairs_path})", pairs, config)
 
 
+def image_store(config: TrainConfig, paths: tuple[str, ...]) -> ImageStore:
+    """Make the store that a configuration asks for."""
+    return ImageStore(
+        paths,
+        config.store_size,
+        cache_bytes=config.cache_megabytes << 20,
+        threads=config.threads or None,
+    )
+
+
 def _evaluator(name: str, title: str, pairs: Pairs, config: TrainConfig) -> Evaluator:
-    paths, left, right = pairs.images()
-    store = ImageStore(paths, config.store_size)
-    return Evaluator(name, title, pairs, store, left, right)
-
-
-def _locate(lfw_dir: str, lfw_pairs: str) -> tuple[str, str]:
-    images_dir = lfw_dir
-    beside = [
-        os.path.join(lfw_dir, "pairs.txt"),
-        os.path.join(os.path.dirname(lfw_dir.rstrip("/")), "pairs.txt"),
-    ]
-    if os.path.isfile(beside[0]) and os.path.isdir(os.path.join(lfw_dir, "images")):
-        images_dir = os.path.join(lfw_dir, "images")
-    if lfw_pairs:
-        return images_dir, lfw_pairs
-    for path in beside:
-        if os.path.isfile(path):
-            return images_dir, path
-    raise UserError(f"lfw_pairs must be given, as there is neither {beside[0]!r} nor {beside[1]!r}")
+    return Evaluator(name, title, pairs, image_store(config, pairs.images()[0]))

@@ -11,9 +11,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from facenet_fast.checkpoints import Checkpoints, build_model, find_checkpoint, load_weights_from
+from facenet_fast.checkpoints import Checkpoints, build_model, copy_weights, find_checkpoint, load_model
 from facenet_fast.config import TrainConfig
 from facenet_fast.data.identities import IdentityDataset, scan_identities, split_identities
 from facenet_fast.data.images import Augmentation, ImageStore, augment, centre_crop, standardise
@@ -22,13 +23,13 @@ from facenet_fast.errors import UserError
 from facenet_fast.evaluation.baselines import pixel_embedder, whitened_pca_embedder
 from facenet_fast.evaluation.verification import Verification
 from facenet_fast.mining.strategies import PRESETS
-from facenet_fast.models import keras_embedder
+from facenet_fast.models import keras_embedder, load_keras_file
 from facenet_fast.report.console import Console, Progress, console_for
 from facenet_fast.report.measure import Measures
 from facenet_fast.report.plots import plot_verification
 from facenet_fast.report.table import verification_line, verification_table
 from facenet_fast.training.devices import configure_devices
-from facenet_fast.training.evaluators import Evaluator, held_out_evaluator, lfw_evaluator
+from facenet_fast.training.evaluators import Evaluator, held_out_evaluator, image_store, lfw_evaluator
 from facenet_fast.training.interrupts import interrupt_deferred
 from facenet_fast.training.optimizers import build_optimizer
 from facenet_fast.training.pools import PoolReader
@@ -97,15 +98,16 @@ def train(config: TrainConfig) -> TrainResult:
     learner = _build_learner(config)
     sampler = IdentitySampler(dataset, config.identities_per_batch, config.images_per_identity, config.seed)
     folder = make_run_folder(config)
+    store = image_store(config, dataset.paths)
     with (
         console_for(every=config.log_every) as console,
         Measures(folder.logs_dir) as measures,
-        PoolReader(sampler, ImageStore(dataset.paths, config.store_size)) as pools,
+        PoolReader(sampler, store) as pools,
     ):
         _introduce(console, config, folder, dataset, learner.model)
         evaluators = _build_evaluators(config, held_out, folder)
         run = _Run(config, folder, console, measures, evaluators, learner, pools)
-        run.compare_baselines(dataset)
+        run.compare_baselines(store, dataset.labels)
         if config.resume:
             run.restore()
         else:
@@ -245,16 +247,15 @@ class _Run:
                 self.console.line(f"Held-out people at step {self.step}: {verification_line(result)}")
         self.evaluated_at = self.step
 
-    def compare_baselines(self, dataset: IdentityDataset) -> None:
-        """Verify what needs no network on every evaluator."""
+    def compare_baselines(self, store: ImageStore, labels: npt.NDArray[np.int32]) -> None:
+        """Verify what needs no network on every evaluator; the PCA is fitted on the training images."""
         config = self.config
         if not (config.baselines and self.evaluators):
             return
-        store = ImageStore(dataset.paths, config.store_size)
         pca = whitened_pca_embedder(
             store,
-            np.arange(dataset.n_images),
-            dataset.labels,
+            np.arange(len(labels)),
+            labels,
             config.image_size,
             standardisation=config.standardisation,
         )
@@ -373,7 +374,7 @@ def preparation(config: TrainConfig) -> Preparation:
     )
 
     def train(images: Any, seed: Any) -> Any:
-        changed = augment(images, strengths, seed, config.image_size)
+        changed = augment(images, strengths, seed, image_size=config.image_size)
         return standardise(changed, config.standardisation)
 
     def plain(images: Any) -> Any:
@@ -389,7 +390,8 @@ def _build_learner(config: TrainConfig) -> _Learner:
     if config.moving_average_decay > 0:
         averaged = build_model(config)
     if config.pretrained_model and not config.resume:
-        load_weights_from(config.pretrained_model, model)
+        path = config.pretrained_model
+        copy_weights(load_keras_file(path) if path.endswith(".keras") else load_model(path)[0], model, path)
     averaged.set_weights(model.get_weights())
     return _Learner(model, averaged, build_optimizer(config, model.trainable_variables))
 

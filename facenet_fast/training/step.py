@@ -228,7 +228,7 @@ class UniqueStep(_Trainer):
             self._loss_of_embeddings,
             input_signature=[self.embeddings_spec, self.labels_spec, self.seed_spec],
         )
-        self._carry = tf.function(self._carry_chunk)
+        self._carry = tf.function(self._carry_chunk, reduce_retracing=True)
         self._restore = tf.function(self._restore_state)
 
     def plan(self, pool: Pool, step: int) -> list[Pool]:

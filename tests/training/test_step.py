@@ -1,0 +1,247 @@
+"""The optimiser step against full-batch automatic differentiation, and its bookkeeping."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from facenet_fast.config import TrainConfig
+from facenet_fast.losses.triplet import l2_regularisation, mined_triplet_loss
+from facenet_fast.mining import mine_triplets
+from facenet_fast.training.pools import Pool
+from facenet_fast.training.step import (
+    Preparation,
+    TripletStep,
+    UniqueStep,
+    spread,
+    step_seed,
+)
+
+SIZE = 8
+
+
+def small_network(*, batch_norm=False, dropout=0.0, seed=1):
+    keras.utils.set_random_seed(seed)
+    images = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(images)
+    if batch_norm:
+        x = keras.layers.BatchNormalization(momentum=0.5)(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, seed=3)(x)
+    x = keras.layers.Dense(6)(keras.layers.Flatten()(x))
+    return keras.Model(images, keras.layers.UnitNormalization()(x))
+
+
+def config_of(**settings):
+    return TrainConfig(
+        **{
+            "image_size": SIZE,
+            "embedding_size": 6,
+            "strategy": "vgg_face",
+            "margin": 0.5,
+            "optimizer": "MOM",
+            "learning_rate": 0.1,
+            "batch_size": 100,
+            "moving_average_decay": 0.0,
+            **settings,
+        }
+    )
+
+
+def plainly(images, seed=None):
+    return tf.cast(images, tf.float32) / 128.0 - 1.0
+
+
+def with_noise(images, seed):
+    return plainly(images) + tf.random.stateless_uniform(tf.shape(images), seed)
+
+
+def pool_of(n_identities=4, n_each=3, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(n_identities, dtype=np.int32), n_each)
+    faces = rng.integers(0, 200, (n_identities, SIZE, SIZE, 3))
+    images = faces[labels] + rng.integers(0, 56, (len(labels), SIZE, SIZE, 3))
+    return Pool(images.astype(np.uint8), labels)
+
+
+def step_of(kind, model, config, averaged=None, train=plainly):
+    optimizer = keras.optimizers.SGD(config.learning_rate)
+    optimizer.build(model.trainable_variables)
+    return kind(model, optimizer, averaged or model, Preparation(train, plainly), config)
+
+
+def gradients_by_definition(model, pool, config, step):
+    """Full-batch automatic differentiation, in the order of the pool."""
+    seed = step_seed(config.seed, step)
+    with tf.GradientTape() as tape:
+        embeddings = model(plainly(pool.images), training=False)
+        mined = mine_triplets(
+            embeddings.numpy(),
+            pool.labels,
+            strategy=config.strategy,
+            margin=config.margin,
+            seed=int(seed[0]) << 32 | int(seed[1]),
+        )
+        loss = mined_triplet_loss(
+            embeddings, mined.anchor, mined.positive, mined.negative, config.margin
+        ) + l2_regularisation(model.trainable_variables, config.weight_decay)
+    return loss, tape.gradient(loss, [v.value for v in model.trainable_variables]), len(mined)
+
+
+def moved_by(step, pool):
+    before = [v.numpy() for v in step.model.trainable_variables]
+    outcome = step.run(step.plan(pool, 0)[0], 0)
+    rate = float(step.optimizer.learning_rate)
+    after = [v.numpy() for v in step.model.trainable_variables]
+    return outcome, [(b - a) / rate for b, a in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_whole_pool_is_full_batch_autodiff(weight_decay):
+    config, pool, model = config_of(weight_decay=weight_decay), pool_of(), small_network()
+    loss, expected, n_triplets = gradients_by_definition(model, pool, config, 0)
+    outcome, moved = moved_by(step_of(UniqueStep, model, config), pool)
+    assert n_triplets > 5
+    assert outcome.n_triplets == outcome.mined.n_triplets == n_triplets
+    assert outcome.loss == pytest.approx(float(loss), rel=1e-5)
+    assert outcome.gradient_norm == pytest.approx(float(tf.linalg.global_norm(expected)), rel=1e-4)
+    for got, wanted in zip(moved, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("batch_size", [3, 5, 11])
+def test_chunks_give_the_gradient_of_the_whole_pool(batch_size):
+    config = config_of(batch_size=batch_size, weight_decay=0.01)
+    pool, model = pool_of(), small_network()
+    # The draws of mining are keyed by row, and chunks lay the rows out in their own order.
+    order = spread(pool.labels)
+    laid_out = Pool(pool.images[order], pool.labels[order])
+    loss, expected, n_triplets = gradients_by_definition(model, laid_out, config, 0)
+    outcome, moved = moved_by(step_of(UniqueStep, model, config), pool)
+    assert outcome.n_triplets == n_triplets > 5
+    assert outcome.n_images == len(pool.labels)
+    assert outcome.loss == pytest.approx(float(loss), rel=1e-5)
+    for got, wanted in zip(moved, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=2e-6)
+
+
+def test_chunks_repeat_dropout_and_noise_and_move_batch_norm_once():
+    """Against one tape over the same chunks in the same order, each with its own statistics and draws."""
+    config, pool = config_of(batch_size=5), pool_of()
+    oracle = small_network(batch_norm=True, dropout=0.4)
+    model = small_network(batch_norm=True, dropout=0.4)
+    order = spread(pool.labels)
+    chunks = np.array_split(order, 3)
+    with tf.GradientTape() as tape:
+        embeddings = tf.concat(
+            [
+                oracle(with_noise(pool.images[rows], step_seed(config.seed, 0, n)), training=True)
+                for n, rows in enumerate(chunks)
+            ],
+            axis=0,
+        )
+        seed = step_seed(config.seed, 0)
+        mined = mine_triplets(
+            embeddings.numpy(),
+            pool.labels[order],
+            strategy=config.strategy,
+            margin=config.margin,
+            seed=int(seed[0]) << 32 | int(seed[1]),
+        )
+        loss = mined_triplet_loss(embeddings, mined.anchor, mined.positive, mined.negative, config.margin)
+    expected = tape.gradient(loss, [v.value for v in oracle.trainable_variables])
+
+    outcome, moved = moved_by(step_of(UniqueStep, model, config, train=with_noise), pool)
+    assert outcome.loss == pytest.approx(float(loss), rel=1e-5)
+    for got, wanted in zip(moved, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=2e-6)
+    for got, wanted in zip(model.non_trainable_variables, oracle.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(np.asarray(got.value), np.asarray(wanted.value), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [UniqueStep, TripletStep])
+def test_steps_lower_the_loss(kind):
+    config, pool, model = config_of(batch_size=30, margin=1.0), pool_of(6, 4), small_network()
+    step = step_of(kind, model, config)
+    losses = []
+    for n in range(25):
+        losses.extend(step.run(work, n).loss for work in step.plan(pool, n))
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
+
+
+def test_triplet_step_mines_in_inference_mode_and_deals_every_triplet_once():
+    config, pool = config_of(batch_size=10), pool_of(5, 4)
+    model = small_network(batch_norm=True, dropout=0.5)
+    step = step_of(TripletStep, model, config)
+    before = [v.numpy() for v in model.non_trainable_variables]
+    plan = step.plan(pool, 7)
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(variable.value), value)
+    seed = step_seed(config.seed, 7)
+    mined = mine_triplets(
+        model(plainly(pool.images), training=False).numpy(),
+        pool.labels,
+        strategy="vgg_face",
+        margin=0.5,
+        seed=int(seed[0]) << 32 | int(seed[1]),
+    )
+    expected = set(zip(mined.anchor.tolist(), mined.positive.tolist(), mined.negative.tolist(), strict=True))
+    dealt = [tuple(row) for work in plan for row in work.rows.reshape(3, -1).T.tolist()]
+    assert len(dealt) == len(set(dealt)) == len(mined)
+    assert set(dealt) == expected
+    # Ten images make three triplets; only the last batch may have fewer.
+    assert {len(work.rows) for work in plan[:-1]} == {9}
+    assert len(plan[-1].rows) in (3, 6, 9)
+
+
+@pytest.mark.parametrize("batch_size", [100, 5])
+def test_no_triplet_leaves_the_weights_alone(batch_size):
+    # Copies of one face each: no negative is within so small a margin of the positive.
+    some = pool_of()
+    pool, model = Pool(some.images[some.labels * 3], some.labels), small_network()
+    config = config_of(margin=1e-4, weight_decay=0.1, batch_size=batch_size)
+    outcome, moved = moved_by(step_of(UniqueStep, model, config), pool)
+    assert outcome.n_triplets == 0
+    assert not outcome.is_applied
+    assert outcome.is_finite
+    assert all((change == 0).all() for change in moved)
+    assert step_of(TripletStep, model, config).plan(pool, 0) == []
+
+
+@pytest.mark.parametrize("batch_size", [100, 5])
+def test_embeddings_that_are_not_finite_leave_the_weights_alone(batch_size):
+    model = small_network()
+    model.layers[-2].bias.assign(tf.fill([6], np.float32("nan")))
+    outcome, _ = moved_by(step_of(UniqueStep, model, config_of(batch_size=batch_size)), pool_of())
+    assert not outcome.is_finite
+    assert not outcome.is_applied
+    with pytest.raises(FloatingPointError, match="not finite"):
+        step_of(TripletStep, model, config_of()).plan(pool_of(), 0)
+
+
+def test_average_follows_with_the_predecessors_warm_up():
+    model, averaged = small_network(), small_network()
+    step = step_of(UniqueStep, model, config_of(moving_average_decay=0.15, margin=2.0), averaged)
+    expected = [v.numpy() for v in averaged.weights]
+    for n in range(1, 4):
+        assert step.run(pool_of(seed=n), n).is_applied
+        # 2/11 = 0.18 exceeds 0.15 from the first step on.
+        decay = min(0.15, (1 + n) / (10 + n))
+        weights = [v.numpy() for v in model.weights]
+        expected = [decay * e + (1 - decay) * w for e, w in zip(expected, weights, strict=True)]
+    for got, wanted in zip(averaged.weights, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(got.value), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_seeds_differ_by_step_and_chunk_and_repeat():
+    seeds = {tuple(step_seed(1, step, chunk)) for step in range(50) for chunk in range(4)}
+    assert len(seeds) == 200
+    assert tuple(step_seed(1, 3, 2)) in seeds
+    assert tuple(step_seed(2, 3, 2)) not in seeds
+
+
+def test_spread_takes_every_row_once_and_mixes():
+    labels = np.repeat([5, 1, 9], [4, 2, 3])
+    order = spread(labels)
+    assert sorted(order) == list(range(9))
+    assert labels[order].tolist() == [5, 1, 9, 5, 1, 9, 5, 9, 5]
