@@ -1,0 +1,1 @@
+"""Speed claims, each beside its rivals in one run: ``pytest benchmarks``."""
