@@ -1,7 +1,7 @@
 """Mining a batch: the native miner, the loop it replaces, and the matrix product that bounds it.
 
-    pytest benchmarks/bench_mining.py                          all, timed
-    pytest benchmarks/bench_mining.py --benchmark-disable      all, once, results checked only
+pytest benchmarks/bench_mining.py                          all, timed
+pytest benchmarks/bench_mining.py --benchmark-disable      all, once, results checked only
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def predecessors_loop(
     return np.array(triplets).reshape(-1, 3)
 
 
-def assert_violating(triplets: npt.NDArray[Any], embeddings: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+def assert_violating(
+    triplets: npt.NDArray[Any], embeddings: npt.NDArray[Any], labels: npt.NDArray[Any]
+) -> None:
     a, p, n = (embeddings[column].astype(np.float64) for column in triplets.T)
     assert len(triplets)
     assert (((a - n) ** 2).sum(1) - ((a - p) ** 2).sum(1) < MARGIN + 1e-9).all()

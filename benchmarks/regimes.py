@@ -1,7 +1,7 @@
-"""The two kinds of embeddings that mining is measured on, since its cost depends on how many negatives qualify.
+"""The two kinds of embeddings that mining is measured on: its cost depends on how many negatives qualify.
 
 ``untrained``
-    One direction that all rows share, little of the identity: 99.5 % of the negatives violate a margin of 0.2.
+    One direction that all rows share and little identity: 99.5 % of the negatives violate a margin of 0.2.
 ``trained``
     Identity centres with a power-law spectrum, noise that varies from image to image: 3 % violate on average,
     very unevenly; for a third of the pairs none does.

@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 @pytest.fixture(scope="session")
 def lfw_dir() -> Path:
-    """The folder of LFW crops that holds images/ and pairs.txt: FACENET_FAST_LFW_DIR, else beside the repository."""
+    """LFW crops, images/ and pairs.txt: in FACENET_FAST_LFW_DIR, else beside the repository."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "lfw"
     folder = Path(os.environ.get("FACENET_FAST_LFW_DIR", beside))
     if not (folder / "pairs.txt").is_file():

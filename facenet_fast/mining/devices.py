@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 __all__ = ["load_core"]
@@ -24,7 +25,7 @@ def load_core() -> ModuleType:
     # OpenMP's idle workers would otherwise spin for a while on cores that TensorFlow wants.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        from facenet_fast import _core
+        core = import_module("facenet_fast._core")
     except ImportError as error:
         raise ImportError(
             f"the compiled miner facenet_fast._core cannot be loaded ({error}); "
@@ -33,8 +34,8 @@ def load_core() -> ModuleType:
         ) from error
     wish = os.environ.get("FACENET_FAST_ISA")
     if wish:
-        _core.set_instruction_set(wish)
+        core.set_instruction_set(wish)
     if hasattr(os, "register_at_fork"):
-        # A child inherits the OpenMP pool's book-keeping but not its threads, and would wait for them for ever.
-        os.register_at_fork(before=_core.release_threads)
-    return _core
+        # A child inherits the OpenMP pool's book-keeping but not its threads, and would wait for ever.
+        os.register_at_fork(before=core.release_threads)
+    return core

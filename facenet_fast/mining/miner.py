@@ -230,7 +230,9 @@ def _group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], n
     """Return the stable order of the rows by identity, and where each identity begins in it."""
     identities = np.asarray(labels)
     if identities.shape != (n_rows,):
-        raise ValueError(f"labels must have shape ({n_rows},), one for each embedding; got {identities.shape}")
+        raise ValueError(
+            f"labels must have shape ({n_rows},), one for each embedding; got {identities.shape}"
+        )
     if identities.dtype.kind in "fc" and np.isnan(identities).any():
         raise ValueError("labels must not be NaN: a NaN equals no identity, not even itself")
     try:

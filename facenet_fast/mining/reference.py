@@ -16,6 +16,7 @@ the band, and 0 otherwise.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def draw(state: int, i: int, n: int) -> int:
 
 
 def squared_distances(x: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return ``sum((x - row) ** 2)`` for each row in float64, in the one order of summation all backends share.
+    """Return ``sum((x - row) ** 2)`` for each row in float64, in all backends' one order of summation.
 
     Eight running sums take the coordinates in turn and are folded in halves: float64 sums depend on their
     order in the last bit, and mathematically equal distances must come out equal.
@@ -75,10 +76,10 @@ def in_band(strategy: Strategy, d_ap: float, d_an: float, margin: float) -> bool
 def mine(
     embeddings: npt.NDArray[Any], offsets: npt.NDArray[np.int64], strategy: Strategy, margin: float, seed: int
 ) -> npt.NDArray[np.int32]:
-    """Mine grouped rows; return (n_triplets, 3) of anchor, positive, negative rows, by anchor and positive."""
+    """Mine grouped rows; return (n_triplets, 3): anchor, positive, negative, by anchor and positive."""
     n_rows = len(embeddings)
     squared = [squared_distances(row, embeddings) for row in embeddings]
-    spans = [(int(b), int(e)) for b, e in zip(offsets[:-1], offsets[1:], strict=True) for _ in range(b, e)]
+    spans = [(int(b), int(e)) for b, e in pairwise(offsets) for _ in range(b, e)]
 
     def negative(row: int, index: int) -> int:
         """Return the ``index``-th row that is not of the row's identity."""

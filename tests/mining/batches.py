@@ -14,6 +14,8 @@ def clustered(
     """Unit rows around one centre an identity, in shuffled order, and their labels."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(n_identities), n_images))
-    rows = rng.standard_normal((n_identities, size))[labels] + noise * rng.standard_normal((len(labels), size))
+    rows = rng.standard_normal((n_identities, size))[labels] + noise * rng.standard_normal(
+        (len(labels), size)
+    )
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows.astype(np.float32), labels

@@ -40,7 +40,10 @@ def assert_equals_reference(embeddings: Any, labels: Any, **options: Any) -> Tri
     mined = mine_triplets(embeddings, labels, **options)
     specified = mine_triplets(embeddings, labels, **{**options, "threads": None, "backend": "reference"})
     np.testing.assert_array_equal(as_rows(mined), as_rows(specified))
-    assert (mined.n_pairs, mined.n_pairs_with_negative) == (specified.n_pairs, specified.n_pairs_with_negative)
+    assert (mined.n_pairs, mined.n_pairs_with_negative) == (
+        specified.n_pairs,
+        specified.n_pairs_with_negative,
+    )
     return mined
 
 
@@ -56,7 +59,7 @@ def test_equals_reference(instruction_set: str, strategy: str, noise: float, dty
 
 @pytest.mark.parametrize("strategy", PRESETS)
 def test_blocks_chunks_and_tiles_meet(instruction_set: str, strategy: str) -> None:
-    # More rows than a block and more columns than a chunk, neither a multiple of any tile, identities of all sizes.
+    # More rows than a block and columns than a chunk, neither a multiple of a tile; identities of all sizes.
     rng = np.random.default_rng(1)
     labels = np.sort(rng.geometric(0.06, 331))
     embeddings = rng.standard_normal((331, 5)).astype(np.float32)
@@ -80,7 +83,7 @@ def test_long_and_short_embeddings(instruction_set: str, strategy: str, scale: f
     embeddings, labels = clustered(6, 5, 12)
     rows = embeddings.astype(np.float64) * scale
     mined = assert_equals_reference(rows, labels, strategy=strategy, margin=max(0.2 * scale * scale, 5e-324))
-    if 1e-150 < scale:
+    if scale > 1e-150:
         assert len(mined) > 0
 
 
@@ -108,7 +111,9 @@ rows_of_numbers = st.one_of(
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[npt.NDArray[Any], list[Any]]:
     size = draw(st.integers(1, 20))
-    distinct = draw(st.lists(st.lists(rows_of_numbers, min_size=size, max_size=size), min_size=1, max_size=12))
+    distinct = draw(
+        st.lists(st.lists(rows_of_numbers, min_size=size, max_size=size), min_size=1, max_size=12)
+    )
     chosen = draw(st.lists(st.integers(0, len(distinct) - 1), min_size=1, max_size=40))
     labels = draw(st.lists(st.integers(0, 5), min_size=len(chosen), max_size=len(chosen)))
     dtype = draw(st.sampled_from([np.float32, np.float64]))
@@ -160,7 +165,13 @@ def test_strided_read_only_and_foreign_byte_order() -> None:
     wide[::2, ::2] = embeddings
     frozen = embeddings.copy()
     frozen.flags.writeable = False
-    for same in (wide[::2, ::2], np.asfortranarray(embeddings), frozen, embeddings.astype(">f4"), embeddings.tolist()):
+    for same in (
+        wide[::2, ::2],
+        np.asfortranarray(embeddings),
+        frozen,
+        embeddings.astype(">f4"),
+        embeddings.tolist(),
+    ):
         np.testing.assert_array_equal(as_rows(mine_triplets(same, labels)), expected)
 
 
@@ -213,18 +224,28 @@ def test_threads_may_mine_at_the_same_time() -> None:
         ({"seed": 1.5}, TypeError, "seed must be a whole number; got 1.5"),
         ({"threads": 0}, ValueError, "threads must be in"),
         ({"backend": "gpu"}, ValueError, "backend must be 'native' or 'reference'; got 'gpu'"),
-        ({"labels": [0, 1]}, ValueError, r"labels must have shape \(30,\), one for each embedding; got \(2,\)"),
+        (
+            {"labels": [0, 1]},
+            ValueError,
+            r"labels must have shape \(30,\), one for each embedding; got \(2,\)",
+        ),
         ({"labels": [[0] * 30]}, ValueError, "labels must have shape"),
         ({"labels": [float("nan")] * 30}, ValueError, "labels must not be NaN"),
         ({"labels": [None, "x"] * 15}, TypeError, "labels must be of one sortable type"),
-        ({"embeddings": np.ones((30, 4), int)}, TypeError, "embeddings must be float32 or float64; got int64"),
+        (
+            {"embeddings": np.ones((30, 4), int)},
+            TypeError,
+            "embeddings must be float32 or float64; got int64",
+        ),
         ({"embeddings": np.ones((30, 4), complex)}, TypeError, "embeddings must be float32 or float64"),
         ({"embeddings": np.ones(30)}, ValueError, r"shape \(n_images, embedding_size\); got \(30,\)"),
         ({"embeddings": np.ones((30, 0))}, ValueError, r"got \(30, 0\)"),
         ({"embeddings": np.ones((30, 4, 2))}, ValueError, r"got \(30, 4, 2\)"),
     ],
 )
-def test_bad_input_is_one_clear_sentence(change: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_one_clear_sentence(
+    change: dict[str, Any], error: type[Exception], message: str
+) -> None:
     embeddings, labels = clustered(6, 5, 8)
     arguments = {"embeddings": embeddings, "labels": labels, **change}
     with pytest.raises(error, match=message):
@@ -232,7 +253,9 @@ def test_bad_input_is_one_clear_sentence(change: dict[str, Any], error: type[Exc
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
-@pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "inf"), (1e160, "1e")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "inf"), (1e160, "1e")]
+)
 def test_the_first_row_that_is_not_finite_is_named(backend: Any, value: float, shown: str) -> None:
     embeddings, labels = clustered(6, 5, 8)
     rows = embeddings.astype(np.float64)
@@ -288,7 +311,8 @@ def test_a_forked_child_mines() -> None:
         "first = len(mine_triplets(e, y, threads=2))\n"
         "pid = os.fork()\n"
         "if pid == 0: os._exit(0 if len(mine_triplets(e, y, threads=2)) == first else 1)\n"
-        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len(mine_triplets(e, y, threads=2)) == first)"
+        "status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])\n"
+        "print(status, len(mine_triplets(e, y, threads=2)) == first)"
     )
     assert run_python(code) == "0 True"
 

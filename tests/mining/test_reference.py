@@ -25,14 +25,16 @@ def test_squared_distance_is_the_sum_of_squared_differences() -> None:
 def test_equal_distances_are_equal_to_the_last_bit() -> None:
     rng = np.random.default_rng(0)
     x, difference = rng.standard_normal((2, 21)).astype(np.float32)
-    there, back = (reference.squared_distances(a, b[None]) for a, b in ((x + difference, x), (x, x + difference)))
+    there, back = (
+        reference.squared_distances(a, b[None]) for a, b in ((x + difference, x), (x, x + difference))
+    )
     assert there == back
 
 
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [
-        # Anchor at 0, positive at 1 (d_ap = 1), margin 2: violating negatives have d_an < 3, semi-hard ones 1 < d_an < 3.
+        # Anchor 0, positive 1, so d_ap = 1; margin 2: violating means d_an < 3, semi-hard 1 < d_an < 3.
         ("vgg_face", {2, 3, 4}),
         ("facenet", {4}),
     ],
@@ -41,7 +43,11 @@ def test_bands_by_hand(strategy: str, expected: set[int]) -> None:
     embeddings = np.array([[0.0], [1.0], [0.5], [-1.0], [1.5], [1.8], [-9.0]])
     labels = ["same", "same", "a", "b", "c", "d", "e"]
     picks = {
-        int(mine_triplets(embeddings, labels, strategy=strategy, margin=2.0, seed=s, backend="reference").negative[0])
+        int(
+            mine_triplets(
+                embeddings, labels, strategy=strategy, margin=2.0, seed=s, backend="reference"
+            ).negative[0]
+        )
         for s in range(60)
     }
     assert picks == expected
@@ -57,7 +63,11 @@ def test_picks_are_uniform_over_the_candidates(backend: str, share: str) -> None
     labels = [0, 0, *range(1, n_candidates + n_far + 1)]
     n_trials = 2000 if backend == "native" else 400
     picks = [
-        int(mine_triplets(embeddings, labels, strategy="vgg_face", margin=1.0, seed=s, backend=backend).negative[0])
+        int(
+            mine_triplets(
+                embeddings, labels, strategy="vgg_face", margin=1.0, seed=s, backend=backend
+            ).negative[0]
+        )
         for s in range(n_trials)
     ]
     counts = np.bincount(picks, minlength=len(embeddings))[2:]
