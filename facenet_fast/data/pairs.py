@@ -203,7 +203,7 @@ def draw_pairs(dataset: IdentityDataset, seed: int, n_folds: int, max_pairs: int
     least = min(n_same, n_different)
     if least < 2:
         raise UserError(
-            "the held-out images must make at least 2 pairs of one identity and 2 of different ones; "
+            "the images must make at least 2 pairs of one identity and 2 of different ones; "
             f"{dataset.n_images} images of {dataset.n_identities} identities make {n_same} and {n_different}"
         )
     if least < n_folds:
@@ -253,7 +253,7 @@ def write_pairs(pairs: Pairs, path: str, images_dir: str) -> None:
     ------
     UserError
         If an image is not in an identity's folder of `images_dir`, or its name cannot be written (a TAB or
-        a line break in it).
+        a line break in it, a blank at an end).
     """
     find = _ImageFinder(images_dir)
     described: dict[str, _Image] = {}
@@ -363,14 +363,17 @@ def _describe(path: str, find: Callable[[str, str], str | None], images_dir: str
     forms = [str(int(number)), file] if number.isdecimal() else [file]
     for form in forms:
         found = find(name, form)
-        if found is not None and os.path.normpath(found) == os.path.normpath(path):
-            line = "\t".join((name, form, form))
-            if "\n" not in line and _parse_line(line) == ((name, form), (name, form)):
-                return name, form
+        is_found = found is not None and os.path.normpath(found) == os.path.normpath(path)
+        if is_found and all(_is_writable(field) for field in (name, form)):
+            return name, form
     raise UserError(
-        f"an image must be IMAGES_DIR/IDENTITY/FILE, its name without TAB or line break, and found in "
-        f"{images_dir!r}; got {path!r}"
+        f"an image must be IMAGES_DIR/IDENTITY/FILE, without TAB, line break or blank at an end in its name, "
+        f"and found in {images_dir!r}; got {path!r}"
     )
+
+
+def _is_writable(field: str) -> bool:
+    return field == field.strip() and not any(separator in field for separator in "\t\r\n")
 
 
 def _header(pairs: Pairs) -> str:
