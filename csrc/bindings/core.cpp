@@ -1,5 +1,4 @@
 // facenet_fast._core: numpy arrays in, numpy arrays out. Checks live in the Python face and the work in mining/.
-#include <omp.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -8,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/parallel.hpp"
 #include "../mining/miner.hpp"
 
 namespace py = pybind11;
@@ -91,6 +91,6 @@ PYBIND11_MODULE(_core, module) {
     module.def("instruction_sets", &instruction_sets, "What this build and this machine offer, best first.");
     module.def("instruction_set", [] { return std::string(simd::kernels().name); }, "The one in use.");
     module.def("set_instruction_set", &set_instruction_set, py::arg("name"), "Use that one from now on, for all threads.");
-    module.def("release_threads", [] { omp_pause_resource_all(omp_pause_soft); },
+    module.def("release_threads", &core::release_threads,
                "Let OpenMP's idle workers go; the next call makes new ones.");
 }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "../core/parallel.hpp"
+
 namespace mining {
 namespace {
 
@@ -16,6 +18,9 @@ constexpr double kSmallestSquaredNorm = 1e-280;
 // Scaled coordinates below this are taken for zero, so that no product of two is denormal. Beside a longest row of norm
 // 1/2 or more that moves a squared distance by less than 2^-50, far inside the spare terms of the bound below.
 constexpr float kSmallestCoordinate = 0x1p-60F;
+
+// Rows that a thread reads at a time.
+constexpr std::size_t kRowsPerTask = 64;
 
 constexpr std::size_t rounded_up(std::size_t n, std::size_t multiple) noexcept {
     return (n + multiple - 1) / multiple * multiple;
@@ -73,21 +78,17 @@ Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd:
         [&](const auto* values) {
             const std::size_t size = embeddings_.size;
             const auto row_of = [&](std::size_t g) { return values + static_cast<std::size_t>(grouping_.order[g]) * size; };
+            core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
+                squared_norms_[g] = sum_of_squares(row_of(g), size);
+            });
             double longest = 0.0;
-            std::int64_t bad_row = std::numeric_limits<std::int64_t>::max();
-#pragma omp parallel for num_threads(n_threads) reduction(max : longest) reduction(min : bad_row)
             for (std::size_t g = 0; g < n(); ++g) {
-                const double norm = sum_of_squares(row_of(g), size);
-                if (norm < kLargestSquaredNorm) {
-                    longest = std::max(longest, norm);
-                } else {  // NaN too
-                    bad_row = std::min(bad_row, static_cast<std::int64_t>(grouping_.order[g]));
-                }
+                const std::int64_t row = grouping_.order[g];
+                const bool ordinary = squared_norms_[g] < kLargestSquaredNorm;  // which NaN is not
+                if (!ordinary && (bad_row_ < 0 || row < bad_row_)) { bad_row_ = row; }
+                longest = std::max(longest, squared_norms_[g]);
             }
-            if (bad_row != std::numeric_limits<std::int64_t>::max()) {
-                bad_row_ = bad_row;
-                return;
-            }
+            if (bad_row_ >= 0) { return; }
             int exponent = 0;
             if (longest < kSmallestSquaredNorm) {
                 uncertainty_ = std::numeric_limits<double>::infinity();
@@ -99,13 +100,12 @@ Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd:
             }
             squared_scale_ = std::ldexp(1.0, -2 * exponent);
             const double scale = std::ldexp(1.0, -exponent);
-#pragma omp parallel for num_threads(n_threads)
-            for (std::size_t g = 0; g < n(); ++g) {
+            core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
                 float* row = rows_.data() + g * stride_;
                 copy_scaled(row_of(g), size, scale, row, stride_);
                 squared_norms_[g] = sum_of_squares(row, stride_);
                 norms_[g] = static_cast<float>(squared_norms_[g]);
-            }
+            });
         },
         embeddings_.values);
 }
@@ -129,15 +129,14 @@ void Batch::make_panels(int n_threads) {
     const std::size_t width = kernels_.panel_columns;
     panels_ = memory_.panels.take(n_panels() * width * stride_);
     std::fill(norms_.begin() + static_cast<std::ptrdiff_t>(n()), norms_.end(), 0.0F);
-#pragma omp parallel for num_threads(n_threads)
-    for (std::size_t i = 0; i < n_panels(); ++i) {
+    core::parallel_for(n_threads, n_panels(), 1, [&](std::size_t i, std::size_t) noexcept {
         float* panel = panels_.data() + i * width * stride_;
         const std::size_t n_columns = std::min(width, n() - i * width);
         for (std::size_t column = 0; column < width; ++column) {
             const float* from = row(i * width + std::min(column, n_columns - 1));
             for (std::size_t k = 0; k < stride_; ++k) { panel[k * width + column] = from[k]; }
         }
-    }
+    });
 }
 
 }  // namespace mining

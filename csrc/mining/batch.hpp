@@ -32,7 +32,7 @@ struct BatchMemory {
 // or short, leave float32's range, and where all rows are of ordinary length no product is a denormal.
 class Batch {
   public:
-    // Reads the embeddings with the threads of one OpenMP region. If a row is not finite, bad_row() says which.
+    // Reads the embeddings with n_threads. If a row is not finite, bad_row() says which.
     Batch(const Embeddings& embeddings, const Grouping& grouping, const simd::Kernels& kernels, int n_threads,
           BatchMemory& memory);
 

@@ -1,11 +1,10 @@
 #include "miner.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "../core/parallel.hpp"
 #include "../core/random.hpp"
 
 namespace mining {
@@ -24,7 +23,9 @@ constexpr std::size_t kBlockRows = 56;
 // Columns in a chunk: a block's chunk of distances (56 KB) is still in L2 when it is sieved.
 constexpr std::size_t kChunkColumns = 256;
 // Anchors that a thread takes at a time when it draws.
-constexpr int kAnchorsPerTask = 32;
+constexpr std::size_t kAnchorsPerTask = 32;
+// Rows whose triplets a thread writes at a time.
+constexpr std::size_t kRowsPerCopy = 256;
 // Multiply-adds of a full product below which waking a second thread costs more than it saves.
 constexpr double kSmallWork = 1 << 22;
 
@@ -129,8 +130,10 @@ class Miner {
             scratch.open.take(groups_.largest());
             scratch.shifted.take(groups_.largest());
         }
-#pragma omp parallel for num_threads(settings_.n_threads) schedule(dynamic, kAnchorsPerTask)
-        for (std::size_t anchor = 0; anchor < groups_.n_rows(); ++anchor) { draw_negatives_of(anchor, my_scratch()); }
+        core::parallel_for(settings_.n_threads, groups_.n_rows(), kAnchorsPerTask,
+                           [&](std::size_t anchor, std::size_t thread) noexcept {
+                               draw_negatives_of(anchor, workspace_.scratch[thread]);
+                           });
     }
 
     // Round i tries the i-th draw of all pairs still open, so that their distances are computed side by side.
@@ -189,11 +192,12 @@ class Miner {
             scratch.found_places.take(candidate_stride());
             scratch.exact.take(groups_.n_rows());
         }
-#pragma omp parallel for num_threads(settings_.n_threads) schedule(dynamic)
-        for (std::size_t first = 0; first < open_rows.size(); first += block_rows()) {
+        const std::size_t n_blocks = (open_rows.size() + block_rows() - 1) / block_rows();
+        core::parallel_for(settings_.n_threads, n_blocks, 1, [&](std::size_t block, std::size_t thread) noexcept {
+            const std::size_t first = block * block_rows();
             const std::size_t n = std::min(block_rows(), open_rows.size() - first);
-            search_block(open_rows.subspan(first, n), my_scratch());
-        }
+            search_block(open_rows.subspan(first, n), workspace_.scratch[thread]);
+        });
     }
 
     std::span<const std::int32_t> collect_open_rows() {
@@ -330,8 +334,6 @@ class Miner {
         return shifted_d_ap_.subspan(groups_.first_pair(anchor), groups_.n_pairs(anchor));
     }
 
-    Scratch& my_scratch() const noexcept { return workspace_.scratch[static_cast<std::size_t>(omp_get_thread_num())]; }
-
     // A whole number of tiles.
     std::size_t block_rows() const noexcept {
         return kBlockRows / batch_.kernels().tile_rows * batch_.kernels().tile_rows;
@@ -359,7 +361,7 @@ class Miner {
 int threads_for(std::size_t n_rows, std::size_t size, int wished) noexcept {
     if (wished > 0) { return wished; }
     const double work = static_cast<double>(n_rows) * static_cast<double>(n_rows) * static_cast<double>(size);
-    return work < kSmallWork ? 1 : omp_get_max_threads();
+    return work < kSmallWork ? 1 : core::default_threads();
 }
 
 std::size_t mine(const Settings& settings, Batch& batch, const Groups& groups, Workspace& workspace) {
@@ -379,8 +381,7 @@ void collect(const Groups& groups, std::span<const std::int32_t> order, Workspac
              std::int32_t* anchors, std::int32_t* positives, std::int32_t* negatives) {
     const auto picks = workspace.picks.take(groups.n_pairs());
     const auto first_triplet = workspace.first_triplet.take(groups.n_rows() + 1);
-#pragma omp parallel for num_threads(n_threads)
-    for (std::size_t row = 0; row < groups.n_rows(); ++row) {
+    core::parallel_for(n_threads, groups.n_rows(), kRowsPerCopy, [&](std::size_t row, std::size_t) noexcept {
         auto to = static_cast<std::size_t>(first_triplet[row]);
         for (std::size_t i = 0; i < groups.n_pairs(row); ++i) {
             const std::int32_t pick = picks[groups.first_pair(row) + i];
@@ -390,7 +391,7 @@ void collect(const Groups& groups, std::span<const std::int32_t> order, Workspac
             negatives[to] = order[static_cast<std::size_t>(pick)];
             ++to;
         }
-    }
+    });
 }
 
 }  // namespace mining
