@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, 2 for a mistake of the user's, 130 for an interrupt.
     """
-    _quieten()
+    _prepare()
+    handler = _log_to_stderr()
     try:
         _run(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left (`| head`); what is still in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    finally:
+        logging.getLogger("facenet_fast").removeHandler(handler)
     return 0
 
 
@@ -259,14 +262,23 @@ def _import_tensorflow() -> None:
             os.close(stderr)
 
 
-def _quieten() -> None:
-    """Send our warnings to standard error, keep TensorFlow's chatter down, find the user's own networks."""
+def _prepare() -> None:
+    """Keep TensorFlow's chatter down, and let the user's own networks be found."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET)
-    logger = logging.getLogger("facenet_fast")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("facenet-fast: %(levelname)s: %(message)s"))
-        logger.addHandler(handler)
     # `--backbone MODULE:FUNCTION`: an installed command, unlike `python -m`, does not look here by itself.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def _log_to_stderr() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("facenet-fast: %(levelname)s: %(message)s"))
+    logging.getLogger("facenet_fast").addHandler(handler)
+    return handler
+
+
+class _Formatter(logging.Formatter):
+    """Level names in small letters, as in all our lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).replace(record.levelname, record.levelname.lower(), 1)

@@ -11,8 +11,8 @@ from facenet_fast.evaluation.verification import Verification
 
 __all__ = ["plot_verification"]
 
-# Told apart by people with colour-blindness too (Okabe and Ito, 2008). The last of up to four results, the one
-# that matters, is in strong blue; those it is compared with are fainter.
+# Told apart by people with colour-blindness too (Okabe and Ito, 2008). The last of up to four results, the
+# one that matters, is in strong blue; those it is compared with are fainter.
 _COLOURS = ("#999999", "#56b4e9", "#e69f00", "#0072b2", "#009e73", "#d55e00")
 _N_FAINT = 3
 _SAME_COLOUR, _DIFFERENT_COLOUR = "#0072b2", "#d55e00"
