@@ -27,6 +27,7 @@ from facenet_fast.models import (
 
 __all__ = ["freeze", "frozen_graph"]
 
+_GRAPH_LABELS = "label_batch"
 _LARGEST_DIFFERENCE = 1e-4
 _N_COMPARED = 8
 
@@ -73,7 +74,7 @@ def frozen_graph(model: Any, embedder: Embedder) -> tf.compat.v1.GraphDef:
     """Turn a Keras model into a graph of constants with the predecessor's names.
 
     Feed ``input:0`` or ``image_batch:0`` (float32, n x S x S x 3, standardised), fetch ``embeddings:0``.
-    ``phase_train:0`` may be fed and changes nothing, the graph being for inference alone.
+    ``phase_train:0`` and ``label_batch:0`` may be fed and change nothing: the graph is for inference alone.
 
     Parameters
     ----------
@@ -96,9 +97,9 @@ def frozen_graph(model: Any, embedder: Embedder) -> tf.compat.v1.GraphDef:
     with graph.as_default():
         image_batch = tf.compat.v1.placeholder(tf.float32, images.shape, name=GRAPH_FEEDS[1])
         fed = tf.identity(image_batch, name=GRAPH_FEEDS[0])
-        tf.compat.v1.placeholder_with_default(
-            tf.constant(False, name="phase_train_default"), (), name=GRAPH_PHASE
-        )
+        # Feeding either changes nothing, but the predecessor's validation script maps all three names.
+        tf.compat.v1.placeholder_with_default(False, (), name=GRAPH_PHASE)
+        tf.compat.v1.placeholder_with_default(tf.zeros((0,), tf.int32), (None,), name=_GRAPH_LABELS)
         (embeddings,) = tf.graph_util.import_graph_def(
             constants.graph.as_graph_def(),
             input_map={constants.inputs[0].name: fed},
@@ -106,12 +107,32 @@ def frozen_graph(model: Any, embedder: Embedder) -> tf.compat.v1.GraphDef:
             name="network",
         )
         tf.identity(embeddings, name=GRAPH_FETCH)
-    pruned = tf.compat.v1.graph_util.extract_sub_graph(graph.as_graph_def(), [GRAPH_FETCH, GRAPH_PHASE])
+    pruned = _needed_for(graph.as_graph_def(), [GRAPH_FETCH, GRAPH_PHASE, _GRAPH_LABELS])
     placeholder = next(node for node in pruned.node if node.name == GRAPH_FEEDS[1])
     placeholder.attr[IMAGE_SIZE_ATTRIBUTE].i = embedder.image_size
     placeholder.attr[STORE_SIZE_ATTRIBUTE].i = embedder.store_size
     placeholder.attr[STANDARDISATION_ATTRIBUTE].s = embedder.standardisation.encode()
     return pruned
+
+
+def _needed_for(graph: tf.compat.v1.GraphDef, wanted: list[str]) -> tf.compat.v1.GraphDef:
+    """Keep the operations that `wanted` depend on, in their order."""
+    inputs = {node.name: [_operation_of(name) for name in node.input] for node in graph.node}
+    needed, open_names = set(wanted), list(wanted)
+    while open_names:
+        new = set(inputs[open_names.pop()]) - needed
+        needed |= new
+        open_names += new
+    kept = tf.compat.v1.GraphDef()
+    kept.CopyFrom(graph)
+    del kept.node[:]
+    kept.node.extend(node for node in graph.node if node.name in needed)
+    return kept
+
+
+def _operation_of(input_name: str) -> str:
+    """Name of the operation behind an input: ``^name`` (a control input), ``name`` or ``name:1``."""
+    return input_name.removeprefix("^").split(":")[0]
 
 
 def _write_and_compare(graph: tf.compat.v1.GraphDef, output_path: str, trained: Embedder) -> float:

@@ -137,9 +137,9 @@ def keras_embedder(
     if not isinstance(output_shape, tuple) or len(output_shape) != 2 or output_shape[1] is None:
         raise UserError(f"the model must give embeddings (n, D); {description} gives {output_shape}")
 
-    @tf.function(input_signature=[tf.TensorSpec((None, side, side, 3), tf.float32)])  # type: ignore[untyped-decorator]
-    def embed(images: tf.Tensor) -> tf.Tensor:
-        return model(images, training=False)
+    # Traced here and now, so that what the network cannot do shows before any image is read.
+    images = tf.TensorSpec((None, side, side, 3), tf.float32)
+    embed = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(images)
 
     return Embedder(
         embed=lambda images: np.asarray(embed(tf.convert_to_tensor(images))),
