@@ -242,7 +242,8 @@ def _restore(checkpoint: tf.train.Checkpoint, prefix: str) -> None:
     try:
         status = checkpoint.read(prefix)
         status.assert_existing_objects_matched().expect_partial()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
+    # A damaged file shows as any of these, depending on where TensorFlow stumbles.
+    except (AssertionError, IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
         raise UserError(
             f"the checkpoint {prefix!r} cannot be read into this network: {_first_line(error)}"
         ) from error

@@ -271,14 +271,8 @@ def _prepare() -> None:
 
 
 def _log_to_stderr() -> logging.Handler:
+    # We log nothing graver: what stops a command is an exception.
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("facenet-fast: %(levelname)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("facenet-fast: warning: %(message)s"))
     logging.getLogger("facenet_fast").addHandler(handler)
     return handler
-
-
-class _Formatter(logging.Formatter):
-    """Level names in small letters, as in all our lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).replace(record.levelname, record.levelname.lower(), 1)

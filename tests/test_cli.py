@@ -1,0 +1,287 @@
+"""The command line: flags from the settings, old command lines, and errors in one line."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+import facenet_fast
+from facenet_fast.cli import main
+from facenet_fast.config import PRESETS, FreezeConfig, TrainConfig, ValidateConfig
+
+
+@pytest.fixture
+def called_with(monkeypatch):
+    """Run a command line up to its one call; return the configuration that the call got."""
+    import facenet_fast.export
+    import facenet_fast.training.loop
+    import facenet_fast.validate
+
+    got = []
+    monkeypatch.setattr(facenet_fast.training.loop, "train", got.append)
+    monkeypatch.setattr(facenet_fast.validate, "validate", got.append)
+    monkeypatch.setattr(facenet_fast.export, "freeze", got.append)
+
+    def run(line):
+        assert main(line.split()) == 0
+        return got.pop()
+
+    return run
+
+
+def error_of(line, capsys):
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (told,) = captured.err.splitlines()
+    assert told.startswith("facenet-fast: error: ")
+    return told.removeprefix("facenet-fast: error: ")
+
+
+def test_train_without_arguments_is_the_demo(called_with):
+    assert called_with("train") == TrainConfig()
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(TrainConfig), ids=lambda field: field.name)
+def test_every_setting_has_a_flag_in_both_spellings(called_with, field, tmp_path, monkeypatch):
+    example = {str: "some", int: 12, float: 0.25, bool: True}[type(field.default)]
+    value = {
+        "standardisation": "fixed",
+        "step": "triplets",
+        "optimizer": "MOM",
+        "schedule": "constant",
+    }.get(field.name, example)
+    extra = " --lfw-dir x" if field.name == "lfw_pairs" else ""
+    if field.name == "resume":
+        config_path = tmp_path / "config.json"
+        config_path.write_text("{}")
+        value = str(tmp_path)
+    for flag in (f"--{field.name}", f"--{field.name.replace('_', '-')}"):
+        words = flag if value is True else f"{flag} {value}"
+        assert getattr(called_with(f"train {words}{extra}"), field.name) == value
+    if value is True:
+        assert getattr(called_with(f"train --no-{field.name}"), field.name) is False
+
+
+def test_the_predecessors_training_command(called_with):
+    """As its wiki has it, and people copy."""
+    config = called_with(
+        "train --logs_base_dir /logs/facenet/ --models_base_dir /models/facenet/ "
+        "--data_dir /datasets/casia/casia_maxpy_mtcnnalign_182_160 --image_size 160 "
+        "--model_def models.inception_resnet_v1 --lfw_dir /datasets/lfw/lfw_mtcnnalign_160 "
+        "--optimizer RMSPROP --learning_rate 0.01 --weight_decay 1e-4 --max_nrof_epochs 500"
+    )
+    assert config == TrainConfig(
+        logs_dir="/logs/facenet/",
+        runs_dir="/models/facenet/",
+        data_dir="/datasets/casia/casia_maxpy_mtcnnalign_182_160",
+        image_size=160,
+        backbone="inception_resnet_v1",
+        lfw_dir="/datasets/lfw/lfw_mtcnnalign_160",
+        optimizer="RMSPROP",
+        learning_rate=0.01,
+        weight_decay=1e-4,
+        epochs=500,
+    )
+
+
+def test_every_flag_of_the_predecessors_trainer(called_with):
+    config = called_with(
+        "train --logs_base_dir l --models_base_dir m --gpu_memory_fraction 0.5 --pretrained_model p "
+        "--data_dir d --model_def models.inception_resnet_v1 --max_nrof_epochs 7 --batch_size 60 "
+        "--image_size 96 --people_per_batch 20 --images_per_person 30 --epoch_size 11 --alpha 0.3 "
+        "--embedding_size 64 --random_crop --random_flip --keep_probability 0.8 --weight_decay 0.001 "
+        "--optimizer ADAM --learning_rate -1 --learning_rate_decay_epochs 4 "
+        "--learning_rate_decay_factor 0.9 --moving_average_decay 0.99 --seed 5 "
+        "--learning_rate_schedule_file s.txt --lfw_pairs q --lfw_dir w --lfw_nrof_folds 9"
+    )
+    assert config == TrainConfig(
+        logs_dir="l",
+        runs_dir="m",
+        gpu_memory_fraction=0.5,
+        pretrained_model="p",
+        data_dir="d",
+        backbone="inception_resnet_v1",
+        epochs=7,
+        batch_size=60,
+        image_size=96,
+        identities_per_batch=20,
+        images_per_identity=30,
+        epoch_size=11,
+        margin=0.3,
+        embedding_size=64,
+        random_crop=True,
+        random_flip=True,
+        dropout=0.2,
+        weight_decay=0.001,
+        optimizer="ADAM",
+        learning_rate=-1.0,
+        learning_rate_decay_epochs=4,
+        learning_rate_decay_factor=0.9,
+        moving_average_decay=0.99,
+        seed=5,
+        learning_rate_schedule_file="s.txt",
+        lfw_pairs="q",
+        lfw_dir="w",
+        lfw_folds=9,
+    )
+
+
+def test_beginnings_of_flags_work(called_with):
+    """Users of the predecessor pass `--max_nrof_epoch 5`."""
+    assert called_with("train --max_nrof_epoch 5 --people 9").epochs == 5
+
+
+def test_the_predecessors_validation_command(called_with):
+    config = called_with(
+        "validate /datasets/lfw /models/20180402 --lfw_batch_size 50 --image_size 160 --lfw_pairs p.txt "
+        "--lfw_nrof_folds 9 --distance_metric 1 --use_flipped_images --subtract_mean "
+        "--use_fixed_image_standardization"
+    )
+    assert config == ValidateConfig(
+        images_dir="/datasets/lfw",
+        model="/models/20180402",
+        batch_size=50,
+        image_size=160,
+        lfw_pairs="p.txt",
+        lfw_folds=9,
+        distance_metric=1,
+        use_flipped_images=True,
+        subtract_mean=True,
+        use_fixed_image_standardization=True,
+    )
+
+
+def test_the_predecessors_freezing_command(called_with):
+    assert called_with("freeze /models/20180402 out.pb") == FreezeConfig("/models/20180402", "out.pb")
+
+
+def test_presets_give_defaults_and_flags_win(called_with):
+    config = called_with("train --preset facenet --alpha 0.5")
+    assert config == TrainConfig(**{**PRESETS["facenet"], "margin": 0.5})
+
+
+def test_backbone_list_prints_all_networks(capsys):
+    assert main(["train", "--backbone", "list"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert {
+        "small_resnet",
+        "inception_resnet_v1",
+        "inception_resnet_v2",
+        "densenet121",
+        "mobilenet_v3_small",
+        "efficientnet_v2_b0",
+    } <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --margin 0", "margin must be positive; got 0.0"),
+        ("train --alpha=-1", "margin must be positive; got -1.0"),
+        ("train --keep_probability 0", "dropout must be below 1.0; got 1.0"),
+        ("train --epochs many", "argument --epochs: invalid int value: 'many'"),
+        ("train --optimizer SGD", "optimizer must be one of adamw, ADAGRAD"),
+        ("train --nonsense 1", "unrecognized arguments: --nonsense 1"),
+        ("train extra", "unrecognized arguments: extra"),
+        ("train --image 3", "ambiguous option: --image could match --image-size"),
+        ("train --preset resnet", "argument --preset: invalid choice: 'resnet'"),
+        ("validate", "the following arguments are required: IMAGES_DIR, MODEL"),
+        ("validate a b --distance_metric 3", "distance_metric must be one of 0, 1; got 3"),
+        ("validate a b --lfw-folds 1", "lfw_folds must be at least 2; got 1"),
+        ("freeze run", "the following arguments are required: OUTPUT_PATH"),
+        ("", "the following arguments are required"),
+        ("tarin", "invalid choice: 'tarin'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(line, message, capsys):
+    assert message in error_of(line, capsys)
+
+
+def test_resume_takes_the_settings_of_its_run(called_with, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"margin": 0.4, "epochs": 3}')
+    config = called_with(f"train --resume {tmp_path} --epochs 9")
+    assert (config.margin, config.epochs, config.resume) == (0.4, 9, str(tmp_path))
+    assert "preset must not be given" in error_of(f"train --resume {tmp_path} --preset demo", capsys)
+
+
+def test_an_interrupt_is_status_130(monkeypatch, capsys):
+    import facenet_fast.training.loop
+
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(facenet_fast.training.loop, "train", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "facenet-fast: interrupted\n"
+
+
+def test_warnings_are_told_with_our_name(monkeypatch, capsys):
+    import logging
+
+    import facenet_fast.training.loop
+
+    monkeypatch.setattr(
+        facenet_fast.training.loop,
+        "train",
+        lambda config: logging.getLogger("facenet_fast").warning("left out %s", "x.png"),
+    )
+    for _ in range(2):
+        assert main(["train"]) == 0
+        assert capsys.readouterr().err == "facenet-fast: warning: left out x.png\n"
+
+
+@pytest.mark.parametrize("command", ["train", "validate", "freeze"])
+def test_help_names_every_setting(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    config_class = {"train": TrainConfig, "validate": ValidateConfig, "freeze": FreezeConfig}[command]
+    for field in dataclasses.fields(config_class):
+        if field.metadata["positional"]:
+            assert field.name.upper() in out
+        else:
+            assert "--" + field.name.replace("_", "-") in out
+        for alias in field.metadata["aliases"]:
+            assert f"--{alias}" in out
+
+
+def test_help_and_version_need_no_tensorflow():
+    code = (
+        "import sys\n"
+        "from facenet_fast.cli import main\n"
+        "try:\n"
+        "    main(['train', '--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "main(['train', '--backbone', 'list'])\n"
+        "main(['train', '--margin', '0'])\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_module_is_the_command():
+    answer = subprocess.run(
+        [sys.executable, "-m", "facenet_fast", "--version"], check=True, capture_output=True, text=True
+    )
+    assert answer.stdout == f"facenet-fast {facenet_fast.__version__}\n"
+
+
+def test_tensorflow_is_imported_quietly():
+    code = (
+        "from facenet_fast.cli import _import_tensorflow, _prepare\n"
+        "import sys\n"
+        "_prepare()\n"
+        "_import_tensorflow()\n"
+        "assert 'tensorflow' in sys.modules\n"
+        "sys.stderr.write('still here')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
+    assert answer.stderr == "still here"
