@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from facenet_fast.errors import UserError
 
@@ -19,7 +19,16 @@ __all__ = ["UnreadableImage", "check_images", "decode_image", "decode_square"]
 #: programs (PostScript), and a file's ending does not have to be true.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")
 
-_ORIENTATION = 0x0112  # EXIF tag
+_ORIENTATION = 0x0112  # EXIF tag; its values and what each asks for
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _FILES_PER_TASK = 16  # of 0.4 ms each: long enough to hide the cost of a task, short enough to share evenly
 _TASKS_AT_A_TIME = 64
 
@@ -192,6 +201,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    if "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1:
-        return ImageOps.exif_transpose(image)
-    return image
+    if "exif" not in image.info:
+        return image
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken notes about a picture are no reason to lose it
+        return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from facenet_fast.data.decoding import UnreadableImage, check_images, decode_image, decode_square
 from facenet_fast.data.identities import IMAGE_EXTENSIONS
@@ -72,12 +72,27 @@ def test_the_first_frame_of_an_animation(tmp_path, pixels):
     np.testing.assert_array_equal(decode_image(str(tmp_path / "x.webp")), pixels)
 
 
-@pytest.mark.parametrize(("orientation", "undo"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_a_turned_photograph_stands_upright(tmp_path, pixels, orientation, undo):
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_turned_photograph_stands_upright(tmp_path, pixels, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(decode_image(str(tmp_path / "x.png")), np.rot90(pixels, undo))
+    with Image.open(tmp_path / "x.png") as image:
+        expected = ImageOps.exif_transpose(image)
+    np.testing.assert_array_equal(decode_image(str(tmp_path / "x.png")), np.asarray(expected))
+
+
+def test_a_quarter_turn_is_to_the_right_side(tmp_path, pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(decode_image(str(tmp_path / "x.png")), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12"])
+def test_broken_notes_do_not_lose_the_picture(tmp_path, pixels, exif):
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(decode_image(str(tmp_path / "x.png")), pixels)
 
 
 # --- decode_square
