@@ -161,7 +161,7 @@ class TrainConfig(_Checked):
     n_held_out: int = _setting(
         10, help="identities kept from training, to verify on", group="data", minimum=0
     )
-    image_size: int = _setting(64, help="side of the network's input in pixels", group="data", minimum=1)
+    image_size: int = _setting(56, help="side of the network's input in pixels", group="data", minimum=1)
     standardisation: str = _setting(
         "per_image",
         help="per_image: (x - mean) / max(std, 1/sqrt(N)); fixed: (x - 127.5) / 128",
@@ -208,7 +208,7 @@ class TrainConfig(_Checked):
         below=1.0,
     )
     cutout: float = _setting(
-        0.0,
+        0.4,
         help="side of the square blanked in training images, as a fraction of the size",
         group="augmentation",
         minimum=0.0,
@@ -223,7 +223,7 @@ class TrainConfig(_Checked):
     )
     embedding_size: int = _setting(128, help="numbers in an embedding", group="network", minimum=1)
     dropout: float = _setting(
-        0.0,
+        0.4,
         help="fraction of features dropped before the bottleneck while training",
         group="network",
         converted={"keep_probability": lambda kept: round(1.0 - kept, 12)},
@@ -238,22 +238,22 @@ class TrainConfig(_Checked):
     )
 
     identities_per_batch: int = _setting(
-        15, help="identities P in a mining pool", group="mining", aliases=("people_per_batch",), minimum=2
+        30, help="identities P in a mining pool", group="mining", aliases=("people_per_batch",), minimum=2
     )
     images_per_identity: int = _setting(
-        6,
+        5,
         help="images K of each identity in a pool",
         group="mining",
         aliases=("images_per_person",),
         minimum=2,
     )
     strategy: str = _setting(
-        "facenet",
+        "vgg_face",
         help="which negatives: facenet (semi-hard) or vgg_face (every violating one)",
         group="mining",
     )
     margin: float = _setting(
-        0.2, help="margin between squared distances", group="mining", aliases=("alpha",), above=0.0
+        0.5, help="margin between squared distances", group="mining", aliases=("alpha",), above=0.0
     )
     step: str = _setting(
         "unique",
@@ -263,7 +263,7 @@ class TrainConfig(_Checked):
         choices=("unique", "triplets"),
     )
     batch_size: int = _setting(
-        90,
+        150,
         help="images passed through the network at once (step triplets: three a triplet)",
         group="mining",
         minimum=3,
@@ -273,9 +273,9 @@ class TrainConfig(_Checked):
     )
 
     epochs: int = _setting(
-        20, help="epochs to train", group="optimisation", aliases=("max_nrof_epochs",), minimum=1
+        8, help="epochs to train", group="optimisation", aliases=("max_nrof_epochs",), minimum=1
     )
-    epoch_size: int = _setting(25, help="optimiser steps in an epoch", group="optimisation", minimum=1)
+    epoch_size: int = _setting(20, help="optimiser steps in an epoch", group="optimisation", minimum=1)
     optimizer: str = _setting(
         "adamw",
         help="adamw, or one with the predecessor's constants: ADAGRAD, ADADELTA, ADAM, RMSPROP, MOM",
@@ -308,7 +308,7 @@ class TrainConfig(_Checked):
         "", help="lines `epoch: learning rate`; a rate of -1 stops", group="optimisation", path=True
     )
     weight_decay: float = _setting(
-        0.0,
+        0.05,
         help="adamw: decoupled decay; other optimizers: 0.5 * this * ||kernels||^2 in the loss",
         group="optimisation",
         minimum=0.0,

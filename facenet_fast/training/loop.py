@@ -138,6 +138,7 @@ class _Run:
     pools: PoolReader
     step: int = 0
     saved: str = ""
+    saved_at: int = -1
     evaluated_at: int = -1
     results: Results = field(default_factory=dict)
 
@@ -273,6 +274,7 @@ class _Run:
         self._progress.assign(json.dumps(state))
         start = time.perf_counter()
         self.saved = self.checkpoints.save(self.step)
+        self.saved_at = self.step
         seconds = time.perf_counter() - start
         self.measures.measure("time/save_variables", seconds, self.step)
         self.console.detail(f"Variables saved in {seconds:.2f} seconds")
@@ -288,9 +290,10 @@ class _Run:
 
     def conclude(self) -> TrainResult:
         """Verify and save what training ended with, print the tables and draw the pictures."""
-        if self.evaluated_at != self.step or "network after" not in next(iter(self.results.values()), {}):
+        if self.evaluated_at != self.step or self.step == 0:
             self.evaluate("network after")
-        self.save()
+        if self.saved_at != self.step:
+            self.save()
         for evaluator in self.evaluators:
             results = self.results[evaluator.name]
             self.console.line("")
@@ -302,6 +305,10 @@ class _Run:
             self.console.line(f"Picture: {path}")
         self.console.line("")
         self.console.line(f"Checkpoint: {self.saved}")
+        if self.evaluators:
+            images_dir = self.config.data_dir if self.config.n_held_out else self.config.lfw_dir
+            self.console.line(f"Verify again: facenet-fast validate {images_dir} {self.folder.run_dir}")
+        self.console.line(f"For use: facenet-fast freeze {self.folder.run_dir} model.pb")
         return TrainResult(self.folder.run_dir, self.saved, self.step, self.results)
 
     def _measure_step(self, outcome: Outcome, learning_rate: float, seconds: float) -> None:
