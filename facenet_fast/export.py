@@ -116,23 +116,26 @@ def frozen_graph(model: Any, embedder: Embedder) -> tf.compat.v1.GraphDef:
 
 
 def _needed_for(graph: tf.compat.v1.GraphDef, wanted: list[str]) -> tf.compat.v1.GraphDef:
-    """Keep the operations that `wanted` depend on, in their order."""
-    inputs = {node.name: [_operation_of(name) for name in node.input] for node in graph.node}
+    """Keep the operations that `wanted` are computed from, in their order.
+
+    Control inputs (``^name``) go: they order effects, of which a graph of constants has none.
+    """
+    inputs = {node.name: [name for name in node.input if name[0] != "^"] for node in graph.node}
     needed, open_names = set(wanted), list(wanted)
     while open_names:
-        new = set(inputs[open_names.pop()]) - needed
+        new = {name.split(":")[0] for name in inputs[open_names.pop()]} - needed
         needed |= new
         open_names += new
     kept = tf.compat.v1.GraphDef()
     kept.CopyFrom(graph)
     del kept.node[:]
-    kept.node.extend(node for node in graph.node if node.name in needed)
+    for node in graph.node:
+        if node.name in needed:
+            copied = kept.node.add()
+            copied.CopyFrom(node)
+            del copied.input[:]
+            copied.input.extend(inputs[node.name])
     return kept
-
-
-def _operation_of(input_name: str) -> str:
-    """Name of the operation behind an input: ``^name`` (a control input), ``name`` or ``name:1``."""
-    return input_name.removeprefix("^").split(":")[0]
 
 
 def _write_and_compare(graph: tf.compat.v1.GraphDef, output_path: str, trained: Embedder) -> float:

@@ -85,17 +85,18 @@ def _load(config: ValidateConfig) -> Embedder:
     from facenet_fast.checkpoints import find_checkpoint
     from facenet_fast.models import load_embedder
 
-    if os.path.isfile(config.model):
+    embedder = load_embedder(
+        config.model,
+        image_size=config.image_size,
+        standardisation="fixed" if config.use_fixed_image_standardization else None,
+    )
+    if config.model.endswith((".pb", ".keras")):
         print(f"Model filename: {config.model}")
     else:
         checkpoint = find_checkpoint(config.model)
         print(f"Model directory: {os.path.dirname(checkpoint)}")
         print(f"Checkpoint file: {os.path.basename(checkpoint)}")
-    return load_embedder(
-        config.model,
-        image_size=config.image_size,
-        standardisation="fixed" if config.use_fixed_image_standardization else None,
-    )
+    return embedder
 
 
 class _Dots:

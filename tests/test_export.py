@@ -74,7 +74,7 @@ def test_graph_is_for_inference_alone(frozen_path):
     fed = [node.name for node in graph.node if node.op.startswith("Placeholder")]
     assert sorted(fed) == ["image_batch", "label_batch", "phase_train"]
     # Everything else leads to the embeddings, or is a default.
-    inputs = {name.removeprefix("^").split(":")[0] for node in graph.node for name in node.input}
+    inputs = {name.split(":")[0] for node in graph.node for name in node.input}
     ends = {node.name for node in graph.node} - inputs
     assert ends == {"embeddings", "label_batch", "phase_train"}
 

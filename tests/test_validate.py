@@ -206,7 +206,7 @@ def test_no_readable_image_is_an_error(lfw, run_dir):
 
 
 def test_missing_model_is_an_error(lfw, tmp_path):
-    with pytest.raises(UserError, match=r"gone"):
+    with pytest.raises(UserError, match=r"the model must be a run folder, .*; '.*gone' does not exist"):
         run_validate(lfw, tmp_path / "gone")
 
 
