@@ -50,13 +50,14 @@ void copy_scaled(const Scalar* from, std::size_t size, double scale, float* to, 
 }
 
 // The bound. With u = 2^-24, rows a, b and their float32 copies a', b' (coordinates off by u relatively, if the caller's
-// are float64), a kernel computes v = fl(|b'|^2 - 2 fl(a'.b')) and the caller adds |a'|^2 in float64. Then
-//   fl(a'.b') is off by at most g |a'||b'|, g = D u / (1 - D u), in any order of summation, fused or not;
-//   |b'|^2 is rounded to float32 once (u |b|^2), and v once (u (|b|^2 + 2 |a||b|)); the "- 2 x" is exact;
-//   taking a', b' for a, b moves the squared distance by at most 2 u (|a| + |b|)^2 (1 + u) <= 5 u (|a|^2 + |b|^2).
-// As 2 |a||b| <= |a|^2 + |b|^2, the sum is below (D + 8) u / (1 - D u) times (|a|^2 + |b|^2); 16 instead of 8 leaves room
-// for what float64 rounds away here and in the specification, and for kSmallestCoordinate. Any other row's squared norm
-// is at most the longest row's, and a decision compares two distances, d_ap and d_an: twice the bound.
+// are float64), a kernel computes fl(fl(A + B) - 2 fl(a'.b')), A = fl(|a'|^2), B = fl(|b'|^2). Of the squared distance
+// of a and b that is off by at most, in terms of |a|^2 + |b|^2 >= 2 |a||b|, and each times (1 + O(u)),
+//   2 g |a||b| <= g (|a|^2 + |b|^2), g = D u / (1 - D u): the product, in any order of summation, fused or not;
+//   u, u and 2 u times it: the norms' rounding, their sum's, and the result's (at most 2 (|a|^2 + |b|^2));
+//   2 u (|a| + |b|)^2 <= 4 u times it: a', b' for a, b.
+// That is below (D + 8) u / (1 - D u); 16 instead of 8 leaves room for what float64 rounds away here and in the
+// specification, and for kSmallestCoordinate. The other row's squared norm is at most the longest row's, and a decision
+// compares two distances, d_ap and d_an: twice the bound.
 double uncertainty_per_squared_norm(std::size_t size) noexcept {
     const double error = (static_cast<double>(size) + 16.0) * 0x1p-24;
     return error < 0.5 ? 2.0 * error / (1.0 - error) : std::numeric_limits<double>::infinity();
@@ -70,10 +71,10 @@ Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd:
       grouping_(grouping),
       kernels_(kernels),
       memory_(memory),
-      rows_(memory.rows.take(embeddings.n * rounded_up(embeddings.size, simd::kRowMultiple))),
-      norms_(memory.norms.take(rounded_up(embeddings.n, kernels.panel_columns))),
-      squared_norms_(memory.squared_norms.take(embeddings.n)),
-      stride_(rounded_up(embeddings.size, simd::kRowMultiple)) {
+      stride_(rounded_up(embeddings.size, simd::kRowMultiple)),
+      rows_(memory.rows.take((embeddings.n + kernels.tile_rows) * stride_)),
+      norms_(memory.norms.take(embeddings.n + kernels.tile_rows + kernels.panel_columns)),
+      squared_norms_(memory.squared_norms.take(embeddings.n)) {
     std::visit(
         [&](const auto* values) {
             const std::size_t size = embeddings_.size;
@@ -128,7 +129,8 @@ std::size_t Batch::n_panels() const noexcept {
 void Batch::make_panels(int n_threads) {
     const std::size_t width = kernels_.panel_columns;
     panels_ = memory_.panels.take(n_panels() * width * stride_);
-    std::fill(norms_.begin() + static_cast<std::ptrdiff_t>(n()), norms_.end(), 0.0F);
+    std::ranges::fill(rows_.subspan(n() * stride_), 0.0F);
+    std::ranges::fill(norms_.subspan(n()), 0.0F);
     core::parallel_for(n_threads, n_panels(), 1, [&](std::size_t i, std::size_t) noexcept {
         float* panel = panels_.data() + i * width * stride_;
         const std::size_t n_columns = std::min(width, n() - i * width);

@@ -42,16 +42,21 @@ class Batch {
     const float* row(std::size_t g) const noexcept { return rows_.data() + g * stride_; }
     const float* rows() const noexcept { return rows_.data(); }
     const float* norms() const noexcept { return norms_.data(); }
-    double squared_norm(std::size_t g) const noexcept { return squared_norms_[g]; }
     double squared_scale() const noexcept { return squared_scale_; }
 
-    // Bounds |float32 - true| of the sum of any two squared distances from grouped row g, in scaled units.
+    // Squared distances of grouped row g to others, in scaled units, as the kernels make them.
+    void measure(std::size_t g, std::span<const std::int32_t> others, float* distances) const noexcept {
+        kernels_.gather(row(g), norms_[g], rows(), stride_, norms(), others.data(), others.size(), stride_, distances);
+    }
+
+    // Bounds what float32 gets wrong about any two of them together.
     double uncertainty(std::size_t g) const noexcept { return uncertainty_ * (squared_norms_[g] + longest_); }
 
     // The squared distance of two grouped rows as mining/reference.py computes it, in the caller's units.
     double exact_squared_distance(std::size_t g, std::size_t h) const noexcept;
 
-    // Interleave the rows for the tile kernel (many columns at a time), once, before panel() is asked for.
+    // Interleave the rows for the tile kernel, once, before panel() is asked for; rows and norms go on with zeros for
+    // as far as the last tile reaches.
     void make_panels(int n_threads);
     std::size_t n_panels() const noexcept;
     const float* panel(std::size_t i) const noexcept {
@@ -65,9 +70,9 @@ class Batch {
     const Grouping grouping_;
     const simd::Kernels& kernels_;
     BatchMemory& memory_;
+    std::size_t stride_;
     std::span<float> rows_, norms_, panels_;
     std::span<double> squared_norms_;
-    std::size_t stride_ = 0;
     double squared_scale_ = 1.0, uncertainty_ = 0.0, longest_ = 0.0;
     std::int64_t bad_row_ = -1;
 };

@@ -1,10 +1,8 @@
 // The driver: from a batch and a band to one picked negative for every pair, as mining/reference.py specifies.
 //
-// Pairs are closed in two passes. The first draws negatives at random and tests them: where most negatives are
-// candidates it closes nearly every pair for the price of two distances. The second takes the anchors that still have
-// open pairs, a block of them at a time, against all columns: tiles of distances are made in cache, sieved to the few
-// that any open pair of the row could want, and forgotten. Float32 decides what its error bound lets it decide; the
-// rest is decided by the float64 distance of the caller's own numbers.
+// Pairs are closed in two passes: draw.hpp tries random negatives, and search.hpp meets what is left with all columns.
+// Float32 decides what its error bound (batch.cpp) lets it decide; the rest is decided by the float64 distance of the
+// caller's own numbers. Which pass, route, thread or instruction set closes a pair does not show in its pick.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +12,10 @@
 
 #include "../core/buffer.hpp"
 #include "batch.hpp"
+#include "draw.hpp"
 #include "groups.hpp"
 #include "policies.hpp"
+#include "search.hpp"
 
 namespace mining {
 
@@ -26,32 +26,16 @@ struct Settings {
     int n_threads;
 };
 
-// What of an anchor's row can matter to any of its open pairs: shifted distances in [low, high).
-struct Sieve {
-    std::size_t anchor, n_candidates;
-    float low, high;
-};
-
-// What one thread works in.
-struct Scratch {
-    // Of the anchor whose negatives are drawn.
-    core::Buffer<std::int32_t> columns, open;
-    core::Buffer<float> shifted;
-    // Of the block of anchors that is searched, and of the pair that picks.
-    core::Buffer<float> block, tile, candidate_values, found_values;
-    core::Buffer<std::int32_t> candidate_columns, found_places;
-    core::Buffer<Sieve> sieves;
-    core::Buffer<double> exact;
-};
-
 // All memory that mining needs, kept between calls by whoever mines again and again. One call at a time.
 struct Workspace {
     BatchMemory batch;
     GroupsMemory groups;
-    core::Buffer<float> shifted_d_ap;
-    core::Buffer<std::int32_t> picks, open_rows;
+    core::Buffer<float> d_ap;
+    core::Buffer<std::int32_t> picks;
     core::Buffer<std::int64_t> first_triplet;
-    std::vector<Scratch> scratch;
+    SharedSearchMemory search;
+    std::vector<DrawMemory> draw_by_thread;
+    std::vector<SearchMemory> search_by_thread;
 };
 
 // The threads that a call uses: wished, or OpenMP's default where wished is 0; one where the work is small.

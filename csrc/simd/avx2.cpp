@@ -24,10 +24,17 @@ constexpr KeptLanes kKeptLanes;
 struct Eight {
     static constexpr std::size_t kWidth = 8;
     using Float = __m256;
+    using Int = __m256i;
 
     static Float broadcast(float x) noexcept { return _mm256_set1_ps(x); }
     static Float load(const float* p) noexcept { return _mm256_load_ps(p); }
     static Float load_any(const float* p) noexcept { return _mm256_loadu_ps(p); }
+    static Int load_any(const std::int32_t* p) noexcept {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    }
+    static Int count_from(std::int32_t i) noexcept {
+        return _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    }
     static void store(float* p, Float x) noexcept { _mm256_store_ps(p, x); }
     static Float multiply_add(Float x, Float y, Float z) noexcept { return _mm256_fmadd_ps(x, y, z); }
     static float sum(Float x) noexcept {
@@ -39,10 +46,10 @@ struct Eight {
         const Float inside = _mm256_and_ps(_mm256_cmp_ps(x, low, _CMP_GE_OQ), _mm256_cmp_ps(x, high, _CMP_LT_OQ));
         return static_cast<unsigned>(_mm256_movemask_ps(inside));
     }
-    static void compress(unsigned mask, Float x, std::int32_t first, float* values, std::int32_t* places) noexcept {
+    static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(kKeptLanes.lanes[mask])));
-        _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(x, lanes));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(places), _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
+        _mm256_storeu_ps(floats, _mm256_permutevar8x32_ps(x, lanes));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(ints), _mm256_permutevar8x32_epi32(y, lanes));
     }
 };
 

@@ -10,10 +10,16 @@ namespace {
 struct Sixteen {
     static constexpr std::size_t kWidth = 16;
     using Float = __m512;
+    using Int = __m512i;
 
     static Float broadcast(float x) noexcept { return _mm512_set1_ps(x); }
     static Float load(const float* p) noexcept { return _mm512_load_ps(p); }
     static Float load_any(const float* p) noexcept { return _mm512_loadu_ps(p); }
+    static Int load_any(const std::int32_t* p) noexcept { return _mm512_loadu_si512(p); }
+    static Int count_from(std::int32_t i) noexcept {
+        const Int lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        return _mm512_add_epi32(_mm512_set1_epi32(i), lanes);
+    }
     static void store(float* p, Float x) noexcept { _mm512_store_ps(p, x); }
     static Float multiply_add(Float x, Float y, Float z) noexcept { return _mm512_fmadd_ps(x, y, z); }
     static float sum(Float x) noexcept {
@@ -27,11 +33,10 @@ struct Sixteen {
         return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(x, low, _CMP_GE_OQ), x, high, _CMP_LT_OQ);
     }
     // Compressed in registers and stored whole: compressing stores are microcode on Zen 4.
-    static void compress(unsigned mask, Float x, std::int32_t first, float* values, std::int32_t* places) noexcept {
+    static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         const auto kept = static_cast<__mmask16>(mask);
-        const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        _mm512_storeu_ps(values, _mm512_maskz_compress_ps(kept, x));
-        _mm512_storeu_si512(places, _mm512_add_epi32(_mm512_maskz_compress_epi32(kept, lanes), _mm512_set1_epi32(first)));
+        _mm512_storeu_ps(floats, _mm512_maskz_compress_ps(kept, x));
+        _mm512_storeu_si512(ints, _mm512_maskz_compress_epi32(kept, y));
     }
 };
 

@@ -9,23 +9,26 @@ struct Four {
     static constexpr std::size_t kWidth = 4;
     typedef float Float __attribute__((vector_size(16)));
     typedef float AnyFloat __attribute__((vector_size(16), aligned(4)));
-    typedef std::int32_t Mask __attribute__((vector_size(16)));
+    typedef std::int32_t Int __attribute__((vector_size(16)));
+    typedef std::int32_t AnyInt __attribute__((vector_size(16), aligned(4)));
 
     static Float broadcast(float x) noexcept { return Float{x, x, x, x}; }
     static Float load(const float* p) noexcept { return *reinterpret_cast<const Float*>(p); }
     static Float load_any(const float* p) noexcept { return *reinterpret_cast<const AnyFloat*>(p); }
+    static Int load_any(const std::int32_t* p) noexcept { return *reinterpret_cast<const AnyInt*>(p); }
+    static Int count_from(std::int32_t i) noexcept { return Int{i, i + 1, i + 2, i + 3}; }
     static void store(float* p, Float x) noexcept { *reinterpret_cast<Float*>(p) = x; }
     static Float multiply_add(Float x, Float y, Float z) noexcept { return x * y + z; }
     static float sum(Float x) noexcept { return (x[0] + x[2]) + (x[1] + x[3]); }
     static unsigned within(Float x, Float low, Float high) noexcept {
-        const Mask bits = (x >= low) & (x < high) & Mask{1, 2, 4, 8};
+        const Int bits = (x >= low) & (x < high) & Int{1, 2, 4, 8};
         return static_cast<unsigned>((bits[0] | bits[1]) | (bits[2] | bits[3]));
     }
-    static void compress(unsigned mask, Float x, std::int32_t first, float* values, std::int32_t* places) noexcept {
+    static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         for (; mask != 0; mask &= mask - 1) {
             const int lane = __builtin_ctz(mask);
-            *values++ = x[lane];
-            *places++ = first + lane;
+            *floats++ = x[lane];
+            *ints++ = y[lane];
         }
     }
 };

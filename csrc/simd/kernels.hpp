@@ -14,24 +14,56 @@ inline constexpr std::size_t kRowMultiple = 16;
 // What filters may read behind the end of their input and write behind the end of their output.
 inline constexpr std::size_t kSlack = 16;
 
-// A "shifted distance" of column c to row x is |c|^2 - 2 x.c: the squared distance less |x|^2, which all columns share.
+// How many of some values lie in an interval: possibly, and surely.
+struct Counts {
+    std::size_t possible, sure;
+};
+
+// The two intervals: [possible_low, possible_high) holds [sure_low, sure_high).
+struct Edges {
+    float possible_low, sure_low, sure_high, possible_high;
+};
+
+// Lists that columns of a block grow: the i-th entry of column c at [c * capacity + i].
+struct ColumnLists {
+    float* values;
+    std::int32_t* rows;
+    std::uint32_t* lengths;
+    std::size_t capacity;
+};
+
+// Norms are squared norms, and distances squared distances: |x|^2 + |y|^2 - 2 x.y.
 struct Kernels {
     const char* name;
     std::size_t tile_rows;
     std::size_t panel_columns;
 
-    // Shifted distances of tile_rows rows to the panel_columns columns of one panel (coordinate k of column c at
+    // Distances of tile_rows rows to the panel_columns columns of one panel (coordinate k of column c at
     // panel[k * panel_columns + c]), written to out[row * out_stride + column].
-    void (*tile)(const float* rows, std::size_t row_stride, const float* panel, const float* column_norms,
-                 std::size_t size, float* out, std::size_t out_stride) noexcept;
+    void (*tile)(const float* rows, const float* row_norms, std::size_t row_stride, const float* panel,
+                 const float* column_norms, std::size_t size, float* out, std::size_t out_stride) noexcept;
 
-    // Shifted distances of chosen rows to x: out[i] belongs to rows[indices[i] * row_stride].
-    void (*gather)(const float* x, const float* rows, std::size_t row_stride, const float* norms,
+    // Distances of x to chosen rows: out[i] belongs to rows[indices[i] * row_stride].
+    void (*gather)(const float* x, float x_norm, const float* rows, std::size_t row_stride, const float* norms,
                    const std::int32_t* indices, std::size_t n, std::size_t size, float* out) noexcept;
 
-    // Of values[0 .. n), those in [low, high) and their places, first + i, in order; returns how many.
+    // Of values[0 .. n), those in [low, high), in order, each with its column, first + i; returns how many.
     std::size_t (*filter)(const float* values, std::size_t n, float low, float high, std::int32_t first,
-                          float* out_values, std::int32_t* out_places) noexcept;
+                          float* out_values, std::int32_t* out_columns) noexcept;
+
+    // The same of values that bring their columns. The output may be the input.
+    std::size_t (*refilter)(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
+                            float* out_values, std::int32_t* out_columns) noexcept;
+
+    // The same seen from the columns: where values[i] is in [lows[i], highs[i]), column i's list gets it and the row.
+    void (*filter_columns)(const float* values, std::size_t n, const float* lows, const float* highs, std::int32_t row,
+                           ColumnLists lists, std::size_t first_list) noexcept;
+
+    // How many of values[0 .. n) are possibly, and how many surely, inside.
+    Counts (*count)(const float* values, std::size_t n, const Edges& edges) noexcept;
+
+    // The place of the rank-th of those in [low, high), which has to exist.
+    std::size_t (*select)(const float* values, std::size_t n, float low, float high, std::size_t rank) noexcept;
 
     // sum((x - y)^2) in float64, in the summation order of mining/reference.py, never fused.
     double (*exact_f32)(const float* x, const float* y, std::size_t size) noexcept;

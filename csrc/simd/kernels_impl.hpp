@@ -9,8 +9,8 @@ namespace simd {
 namespace {
 
 template <class V, std::size_t kRows>
-void tile(const float* rows, std::size_t row_stride, const float* panel, const float* column_norms, std::size_t size,
-          float* out, std::size_t out_stride) noexcept {
+void tile(const float* rows, const float* row_norms, std::size_t row_stride, const float* panel,
+          const float* column_norms, std::size_t size, float* out, std::size_t out_stride) noexcept {
     typename V::Float sums[kRows][2];
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < kRows; ++r) {
@@ -30,15 +30,16 @@ void tile(const float* rows, std::size_t row_stride, const float* panel, const f
     const auto minus_two = V::broadcast(-2.0F);
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < kRows; ++r) {
-        V::store(out + r * out_stride, V::multiply_add(minus_two, sums[r][0], V::load(column_norms)));
-        V::store(out + r * out_stride + V::kWidth,
-                 V::multiply_add(minus_two, sums[r][1], V::load(column_norms + V::kWidth)));
+        const auto norm = V::broadcast(row_norms[r]);
+        float* to = out + r * out_stride;
+        V::store(to, V::multiply_add(minus_two, sums[r][0], V::load(column_norms) + norm));
+        V::store(to + V::kWidth, V::multiply_add(minus_two, sums[r][1], V::load(column_norms + V::kWidth) + norm));
     }
 }
 
 // Several rows at a time: their loads and sums do not wait for each other.
 template <class V, std::size_t kRows>
-void gather_some(const float* x, const float* rows, std::size_t row_stride, const float* norms,
+void gather_some(const float* x, float x_norm, const float* rows, std::size_t row_stride, const float* norms,
                  const std::int32_t* indices, std::size_t size, float* out) noexcept {
     const float* row[kRows];
     typename V::Float sums[kRows];
@@ -53,34 +54,102 @@ void gather_some(const float* x, const float* rows, std::size_t row_stride, cons
         for (std::size_t r = 0; r < kRows; ++r) { sums[r] = V::multiply_add(left, V::load(row[r] + k), sums[r]); }
     }
 #pragma GCC unroll 8
-    for (std::size_t r = 0; r < kRows; ++r) { out[r] = norms[indices[r]] - 2.0F * V::sum(sums[r]); }
+    for (std::size_t r = 0; r < kRows; ++r) { out[r] = (norms[indices[r]] + x_norm) - 2.0F * V::sum(sums[r]); }
 }
 
 template <class V>
-void gather(const float* x, const float* rows, std::size_t row_stride, const float* norms,
+void gather(const float* x, float x_norm, const float* rows, std::size_t row_stride, const float* norms,
             const std::int32_t* indices, std::size_t n, std::size_t size, float* out) noexcept {
     std::size_t i = 0;
-    for (; i + 8 <= n; i += 8) { gather_some<V, 8>(x, rows, row_stride, norms, indices + i, size, out + i); }
-    for (; i + 2 <= n; i += 2) { gather_some<V, 2>(x, rows, row_stride, norms, indices + i, size, out + i); }
-    if (i < n) { gather_some<V, 1>(x, rows, row_stride, norms, indices + i, size, out + i); }
+    for (; i + 8 <= n; i += 8) { gather_some<V, 8>(x, x_norm, rows, row_stride, norms, indices + i, size, out + i); }
+    for (; i + 2 <= n; i += 2) { gather_some<V, 2>(x, x_norm, rows, row_stride, norms, indices + i, size, out + i); }
+    if (i < n) { gather_some<V, 1>(x, x_norm, rows, row_stride, norms, indices + i, size, out + i); }
+}
+
+// Which of the block of values that starts at i are in [low, high), those behind the end left out.
+template <class V>
+unsigned inside(const float* values, std::size_t i, std::size_t n, typename V::Float low,
+                typename V::Float high) noexcept {
+    const unsigned mask = V::within(V::load_any(values + i), low, high);
+    return n - i < V::kWidth ? mask & ((1U << (n - i)) - 1U) : mask;
 }
 
 template <class V>
 std::size_t filter(const float* values, std::size_t n, float low, float high, std::int32_t first, float* out_values,
-                   std::int32_t* out_places) noexcept {
+                   std::int32_t* out_columns) noexcept {
     const auto low_edge = V::broadcast(low);
     const auto high_edge = V::broadcast(high);
     std::size_t found = 0;
     for (std::size_t i = 0; i < n; i += V::kWidth) {
-        const auto block = V::load_any(values + i);
-        unsigned inside = V::within(block, low_edge, high_edge);
-        if (n - i < V::kWidth) { inside &= (1U << (n - i)) - 1U; }
-        if (inside != 0) {
-            V::compress(inside, block, first + static_cast<std::int32_t>(i), out_values + found, out_places + found);
-            found += static_cast<std::size_t>(__builtin_popcount(inside));
-        }
+        const unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
+        if (mask == 0) { continue; }
+        V::compress(mask, V::load_any(values + i), V::count_from(first + static_cast<std::int32_t>(i)),
+                    out_values + found, out_columns + found);
+        found += static_cast<std::size_t>(__builtin_popcount(mask));
     }
     return found;
+}
+
+template <class V>
+std::size_t refilter(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
+                     float* out_values, std::int32_t* out_columns) noexcept {
+    const auto low_edge = V::broadcast(low);
+    const auto high_edge = V::broadcast(high);
+    std::size_t found = 0;
+    for (std::size_t i = 0; i < n; i += V::kWidth) {
+        const unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
+        if (mask == 0) { continue; }
+        V::compress(mask, V::load_any(values + i), V::load_any(columns + i), out_values + found, out_columns + found);
+        found += static_cast<std::size_t>(__builtin_popcount(mask));
+    }
+    return found;
+}
+
+template <class V>
+void filter_columns(const float* values, std::size_t n, const float* lows, const float* highs, std::int32_t row,
+                    ColumnLists lists, std::size_t first_list) noexcept {
+    for (std::size_t i = 0; i < n; i += V::kWidth) {
+        unsigned mask = inside<V>(values, i, n, V::load_any(lows + i), V::load_any(highs + i));
+        for (; mask != 0; mask &= mask - 1) {
+            const std::size_t column = i + static_cast<std::size_t>(__builtin_ctz(mask));
+            const std::size_t list = first_list + column;
+            const std::size_t to = list * lists.capacity + lists.lengths[list]++;
+            lists.values[to] = values[column];
+            lists.rows[to] = row;
+        }
+    }
+}
+
+template <class V>
+Counts count(const float* values, std::size_t n, const Edges& edges) noexcept {
+    const auto possible_low = V::broadcast(edges.possible_low);
+    const auto sure_low = V::broadcast(edges.sure_low);
+    const auto sure_high = V::broadcast(edges.sure_high);
+    const auto possible_high = V::broadcast(edges.possible_high);
+    Counts counts = {0, 0};
+    for (std::size_t i = 0; i < n; i += V::kWidth) {
+        const unsigned possible = inside<V>(values, i, n, possible_low, possible_high);
+        const unsigned sure = inside<V>(values, i, n, sure_low, sure_high);
+        counts.possible += static_cast<std::size_t>(__builtin_popcount(possible));
+        counts.sure += static_cast<std::size_t>(__builtin_popcount(sure));
+    }
+    return counts;
+}
+
+template <class V>
+std::size_t select(const float* values, std::size_t n, float low, float high, std::size_t rank) noexcept {
+    const auto low_edge = V::broadcast(low);
+    const auto high_edge = V::broadcast(high);
+    for (std::size_t i = 0; i < n; i += V::kWidth) {
+        unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
+        const auto found = static_cast<std::size_t>(__builtin_popcount(mask));
+        if (rank < found) {
+            for (; rank != 0; --rank) { mask &= mask - 1; }
+            return i + static_cast<std::size_t>(__builtin_ctz(mask));
+        }
+        rank -= found;
+    }
+    return n;
 }
 
 // Eight running sums as one vector of the compiler's own, whatever registers that takes. The project is compiled with
@@ -107,8 +176,8 @@ double exact(const Scalar* x, const Scalar* y, std::size_t size) noexcept {
 
 template <class V, std::size_t kTileRows>
 constexpr Kernels table(const char* name) noexcept {
-    return {name,      kTileRows,     2 * V::kWidth, tile<V, kTileRows>,
-            gather<V>, filter<V>, exact<float>, exact<double>};
+    return {name,        kTileRows,         2 * V::kWidth, tile<V, kTileRows>, gather<V>,    filter<V>,
+            refilter<V>, filter_columns<V>, count<V>,      select<V>,          exact<float>, exact<double>};
 }
 
 }  // namespace

@@ -10,10 +10,13 @@ namespace {
 struct FourNeon {
     static constexpr std::size_t kWidth = 4;
     using Float = float32x4_t;
+    using Int = int32x4_t;
 
     static Float broadcast(float x) noexcept { return vdupq_n_f32(x); }
     static Float load(const float* p) noexcept { return vld1q_f32(p); }
     static Float load_any(const float* p) noexcept { return vld1q_f32(p); }
+    static Int load_any(const std::int32_t* p) noexcept { return vld1q_s32(p); }
+    static Int count_from(std::int32_t i) noexcept { return Int{i, i + 1, i + 2, i + 3}; }
     static void store(float* p, Float x) noexcept { vst1q_f32(p, x); }
     static Float multiply_add(Float x, Float y, Float z) noexcept { return vfmaq_f32(z, x, y); }
     static float sum(Float x) noexcept { return vaddvq_f32(x); }
@@ -21,11 +24,11 @@ struct FourNeon {
         const uint32x4_t inside = vandq_u32(vcgeq_f32(x, low), vcltq_f32(x, high));
         return vaddvq_u32(vandq_u32(inside, uint32x4_t{1, 2, 4, 8}));
     }
-    static void compress(unsigned mask, Float x, std::int32_t first, float* values, std::int32_t* places) noexcept {
+    static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         for (; mask != 0; mask &= mask - 1) {
             const int lane = __builtin_ctz(mask);
-            *values++ = x[lane];
-            *places++ = first + lane;
+            *floats++ = x[lane];
+            *ints++ = y[lane];
         }
     }
 };

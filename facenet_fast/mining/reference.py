@@ -9,9 +9,10 @@ The pick of a pair (anchor, positive)
     candidate is the pick. If none was, the pick is a uniformly drawn one of all candidates, and a pair
     without candidates gives no triplet. Either way every candidate is equally likely.
 
-``n_draws`` is a matter of speed alone, yet it shows in the picks, so it is defined here: `N_DRAWS` where the
-pilot, `N_PILOT` random (pair, negative) trials over the whole batch, finds at least `PILOT_SHARE` of them in
-the band, and 0 otherwise.
+How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here:
+`N_DRAWS` or none. All pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole batch,
+finds at least `PILOT_SHARE` of them to be candidates. Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows,
+those pairs draw that have a candidate among `N_SAMPLED` random negatives of the anchor.
 """
 
 from __future__ import annotations
@@ -24,11 +25,22 @@ import numpy.typing as npt
 
 from .strategies import Strategy
 
-__all__ = ["N_DRAWS", "N_PILOT", "PILOT_SHARE", "in_band", "mine", "squared_distances"]
+__all__ = [
+    "N_DRAWS",
+    "N_PILOT",
+    "N_SAMPLED",
+    "PILOT_SHARE",
+    "SAMPLE_FROM_ROWS",
+    "in_band",
+    "mine",
+    "squared_distances",
+]
 
 N_DRAWS = 32
 N_PILOT = 512
 PILOT_SHARE = 0.25
+N_SAMPLED = 16
+SAMPLE_FROM_ROWS = 4096
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -67,10 +79,10 @@ def squared_distances(x: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArra
     return sums[:, 0]
 
 
-def in_band(strategy: Strategy, d_ap: float, d_an: float, margin: float) -> bool:
-    """Say whether a negative at squared distance ``d_an`` is a candidate."""
+def in_band(strategy: Strategy, d_ap: Any, d_an: Any, margin: float) -> Any:
+    """Say whether a negative at squared distance ``d_an`` is a candidate; arrays give arrays."""
     violating = d_an - d_ap < margin
-    return violating and (strategy.band == "violating" or d_ap < d_an)
+    return violating if strategy.band == "violating" else violating & (d_ap < d_an)
 
 
 def mine(
@@ -80,38 +92,38 @@ def mine(
     n_rows = len(embeddings)
     squared = [squared_distances(row, embeddings) for row in embeddings]
     spans = [(int(b), int(e)) for b, e in pairwise(offsets) for _ in range(b, e)]
+    negatives = [[*range(begin), *range(end, n_rows)] for begin, end in spans]
+    pairs = [(a, p) for a in range(n_rows) for p in range(a + 1, spans[a][1]) if negatives[a]]
 
-    def negative(row: int, index: int) -> int:
-        """Return the ``index``-th row that is not of the row's identity."""
-        begin, end = spans[row]
-        return index if index < begin else index + (end - begin)
+    def is_candidate(anchor: int, positive: int, other: Any) -> Any:
+        return in_band(strategy, squared[anchor][positive], squared[anchor][other], margin)
 
-    def is_candidate(anchor: int, positive: int, other: int) -> bool:
-        return in_band(strategy, float(squared[anchor][positive]), float(squared[anchor][other]), margin)
-
-    pairs = [(a, p) for a in range(n_rows) for p in range(a + 1, spans[a][1])]
-    n_negatives = {a: n_rows - (spans[a][1] - spans[a][0]) for a, _ in pairs}
+    def drawn(state: int, anchor: int, i: int) -> int:
+        return negatives[anchor][draw(state, i, len(negatives[anchor]))]
 
     hits = 0
     for trial in range(N_PILOT if pairs else 0):
         state = stream(seed, _PILOT_STREAM, trial)
         a, p = pairs[draw(state, 0, len(pairs))]
-        if n_negatives[a]:
-            hits += is_candidate(a, p, negative(a, draw(state, 1, n_negatives[a])))
-    n_draws = N_DRAWS if hits >= PILOT_SHARE * N_PILOT else 0
+        hits += bool(is_candidate(a, p, drawn(state, a, 1)))
+    pilot = hits >= PILOT_SHARE * N_PILOT
+
+    def draws(anchor: int, positive: int) -> bool:
+        if pilot or n_rows < SAMPLE_FROM_ROWS:
+            return pilot
+        state = stream(seed, anchor, anchor)  # no pair's: an anchor is not its own positive
+        return any(is_candidate(anchor, positive, drawn(state, anchor, i)) for i in range(N_SAMPLED))
 
     triplets = []
     for a, p in pairs:
         state = stream(seed, a, p)
-        if not n_negatives[a]:
-            continue
-        drawn = (negative(a, draw(state, i, n_negatives[a])) for i in range(n_draws))
-        pick = next((n for n in drawn if is_candidate(a, p, n)), None)
+        n_draws = N_DRAWS if draws(a, p) else 0
+        tries = (drawn(state, a, i) for i in range(n_draws))
+        pick = next((n for n in tries if is_candidate(a, p, n)), None)
         if pick is None:
-            rows = (negative(a, i) for i in range(n_negatives[a]))
-            candidates = [n for n in rows if is_candidate(a, p, n)]
-            if candidates:
-                pick = candidates[draw(state, n_draws, len(candidates))]
+            candidates = np.array(negatives[a])[is_candidate(a, p, negatives[a])]
+            if len(candidates):
+                pick = int(candidates[draw(state, n_draws, len(candidates))])
         if pick is not None:
             triplets.append((a, p, pick))
     return np.array(triplets, dtype=np.int32).reshape(-1, 3)

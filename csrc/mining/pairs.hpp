@@ -1,0 +1,30 @@
+// What mining knows of every (anchor, later positive) pair.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "groups.hpp"
+
+namespace mining {
+
+// A pick that is not a row: the pair is still open, before or after its draws.
+inline constexpr std::int32_t kOpen = -1;
+inline constexpr std::int32_t kOpenDrawn = -2;
+
+struct Pairs {
+    const Groups& groups;
+    std::span<float> d_ap;
+    std::span<std::int32_t> picks;
+
+    // By anchor: entry i belongs to the positive anchor + 1 + i.
+    std::span<float> d_ap_of(std::size_t anchor) const noexcept {
+        return d_ap.subspan(groups.first_pair(anchor), groups.n_pairs(anchor));
+    }
+    std::span<std::int32_t> picks_of(std::size_t anchor) const noexcept {
+        return picks.subspan(groups.first_pair(anchor), groups.n_pairs(anchor));
+    }
+};
+
+}  // namespace mining
