@@ -32,7 +32,7 @@ class Backbone:
 BACKBONES: dict[str, Backbone] = {
     "small_resnet": Backbone(
         "facenet_fast.backbones.small_resnet:features",
-        "residual network of 1.3 M parameters for small images and few CPU cores (the demo's)",
+        "residual network of 0.4 M parameters for small images and few CPU cores (the demo's)",
         smallest_image=16,
         head_momentum=0.9,
     ),

@@ -9,13 +9,14 @@ from facenet_fast import backbones
 def test_shapes_at_any_image_size(image_size):
     model = backbones.build("small_resnet", image_size, 24)
     grid = -(-image_size // 16)
-    assert model.get_layer("features").output.shape == (None, grid * grid * 192)
+    assert model.get_layer("features").output.shape == (None, grid * grid * 96)
     assert model.output_shape == (None, 24)
 
 
 def test_size_is_what_the_table_says():
     n_parameters = backbones.build("small_resnet", 56, 128).count_params()
-    assert 1.0e6 < n_parameters < 1.6e6
+    assert round(n_parameters / 1e6, 1) == 0.4
+    assert "0.4 M parameters" in backbones.describe()["small_resnet"]
 
 
 def test_learns_to_tell_two_patterns_apart():
