@@ -177,10 +177,10 @@ class TrainConfig(_Checked):
     )
     random_flip: bool = _setting(True, help="mirror training images at random", group="augmentation")
     rotation_degrees: float = _setting(
-        7.0, help="largest random rotation", group="augmentation", minimum=0.0, maximum=180.0
+        10.0, help="largest random rotation", group="augmentation", minimum=0.0, maximum=180.0
     )
     scale: float = _setting(
-        0.08,
+        0.1,
         help="largest random change of size, as a fraction",
         group="augmentation",
         minimum=0.0,
@@ -208,7 +208,7 @@ class TrainConfig(_Checked):
         below=1.0,
     )
     cutout: float = _setting(
-        0.4,
+        0.5,
         help="side of the square blanked in training images, as a fraction of the size",
         group="augmentation",
         minimum=0.0,
@@ -223,7 +223,7 @@ class TrainConfig(_Checked):
     )
     embedding_size: int = _setting(128, help="numbers in an embedding", group="network", minimum=1)
     dropout: float = _setting(
-        0.4,
+        0.25,
         help="fraction of features dropped before the bottleneck while training",
         group="network",
         converted={"keep_probability": lambda kept: round(1.0 - kept, 12)},
@@ -273,9 +273,9 @@ class TrainConfig(_Checked):
     )
 
     epochs: int = _setting(
-        8, help="epochs to train", group="optimisation", aliases=("max_nrof_epochs",), minimum=1
+        20, help="epochs to train", group="optimisation", aliases=("max_nrof_epochs",), minimum=1
     )
-    epoch_size: int = _setting(20, help="optimiser steps in an epoch", group="optimisation", minimum=1)
+    epoch_size: int = _setting(25, help="optimiser steps in an epoch", group="optimisation", minimum=1)
     optimizer: str = _setting(
         "adamw",
         help="adamw, or one with the predecessor's constants: ADAGRAD, ADADELTA, ADAM, RMSPROP, MOM",

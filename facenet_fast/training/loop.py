@@ -70,6 +70,8 @@ class TrainResult:
 def train(config: TrainConfig) -> TrainResult:
     """Train a network, verify it, and leave all of it in a run folder.
 
+    The global generators of Python, numpy and Keras are seeded with `TrainConfig.seed`.
+
     Parameters
     ----------
     config : TrainConfig
@@ -211,10 +213,18 @@ class _Run:
 
     def _plan(self, pool: Any) -> list[Any]:
         try:
-            return self.stepper.plan(pool, self.step)
+            plan = self.stepper.plan(pool, self.step)
         except FloatingPointError:
             self._check_finite(False, float(self.learner.optimizer.learning_rate))
             raise
+        if self.config.step == "triplets" and plan:
+            # The predecessor's line, which calls the pairs it looked at random negatives.
+            mined = plan[0].mined
+            self.console.detail(
+                f"(nrof_random_negs, nrof_triplets) = ({mined.n_pairs}, {mined.n_triplets}): "
+                f"time={mined.seconds:.3f} seconds"
+            )
+        return plan
 
     def _end_epoch(self) -> None:
         epoch = self.step // self.config.epoch_size

@@ -10,6 +10,7 @@ each.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,8 @@ __all__ = [
     "spread",
     "step_seed",
 ]
+
+_logger = logging.getLogger("facenet_fast")
 
 _Integers = npt.NDArray[np.integer]
 
@@ -328,6 +331,11 @@ class TripletStep(_Trainer):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        size = self.config.batch_size
+        if size % 3:
+            _logger.warning(
+                "batch_size counts images, three a triplet: %d is taken as %d", size, size - size % 3
+            )
         self._embed = tf.function(self._embed_plainly, input_signature=[self.images_spec])
         self._gradients = tf.function(
             self._gradients_of_triplets, input_signature=[self.images_spec, self.seed_spec]

@@ -43,6 +43,10 @@ def tiny(tmp_path, faces_dir, monkeypatch):
         "epochs": 2,
         "epoch_size": 3,
         "learning_rate": 0.01,
+        "weight_decay": 0.0,
+        "dropout": 0.0,
+        "cutout": 0.0,
+        "batch_size": 90,
         "folds": 2,
         "log_every": 1,
     }

@@ -78,13 +78,15 @@ def test_a_run_writes_what_it_promises(tiny, run_dir_of, capsys):
 
 
 @pytest.mark.parametrize("step", ["unique", "triplets"])
-def test_training_lowers_the_loss(tiny, step, run_dir_of):
+def test_training_lowers_the_loss(tiny, step, run_dir_of, capsys):
     # Nearly as far as two unit vectors can be apart: there are always triplets to learn from.
     changed = {"step": step, "margin": 3.5, "epochs": 1, "epoch_size": 40, "baselines": False}
     train(TrainConfig(**{**tiny, **changed}))
     losses = [value for _, value in metrics(run_dir_of(), "loss")]
     assert len(losses) == 40
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    # The predecessor's line, a pool.
+    assert ("(nrof_random_negs, nrof_triplets) = (24, " in capsys.readouterr().out) == (step == "triplets")
 
 
 @pytest.mark.parametrize("step", ["unique", "triplets"])

@@ -43,6 +43,7 @@ def config_of(**settings):
             "learning_rate": 0.1,
             "batch_size": 100,
             "moving_average_decay": 0.0,
+            "weight_decay": 0.0,
             **settings,
         }
     )
@@ -245,3 +246,9 @@ def test_spread_takes_every_row_once_and_mixes():
     order = spread(labels)
     assert sorted(order) == list(range(9))
     assert labels[order].tolist() == [5, 1, 9, 5, 1, 9, 5, 9, 5]
+
+
+def test_a_batch_size_that_is_no_multiple_of_three_is_rounded_with_a_notice(caplog):
+    step = step_of(TripletStep, small_network(), config_of(batch_size=11))
+    assert "batch_size counts images, three a triplet: 11 is taken as 9" in caplog.text
+    assert max(len(work.rows) for work in step.plan(pool_of(), 0)) == 9

@@ -1,0 +1,21 @@
+"""The demo on real faces, cut short: it must already tell people apart that it never saw."""
+
+import pytest
+
+from facenet_fast.config import TrainConfig
+from facenet_fast.training.loop import train
+
+
+@pytest.mark.slow
+def test_a_third_of_the_demo_beats_plain_pixels(orl_dir, tmp_path):
+    demo = TrainConfig()
+    epochs = -(-demo.epochs // 3)
+    result = train(
+        TrainConfig(data_dir=str(orl_dir), runs_dir=str(tmp_path), epochs=epochs, evaluate_every=0)
+    )
+    results = result.results["held_out"]
+    assert len(results["network after"].is_same) == 100 * 99 // 2
+    assert 0.89 <= results["plain pixels"].auc <= 0.94
+    assert 0.95 <= results["PCA, whitened"].auc <= 0.98
+    assert results["network after"].auc >= 0.97
+    assert results["network after"].accuracy > results["plain pixels"].accuracy
