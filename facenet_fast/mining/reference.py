@@ -10,9 +10,10 @@ The pick of a pair (anchor, positive)
     without candidates gives no triplet. Either way every candidate is equally likely.
 
 How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here:
-`N_DRAWS` or none. All pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole batch,
-finds at least `PILOT_SHARE` of them to be candidates. Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows,
-those pairs draw that have a candidate among `N_SAMPLED` random negatives of the anchor.
+`N_DRAWS` or none. All pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole
+batch, finds at least `PILOT_SHARE` of them to be candidates. Otherwise, in a batch of at least
+`SAMPLE_FROM_ROWS` rows, those pairs draw that have a candidate among `N_SAMPLED` random negatives of the
+anchor.
 """
 
 from __future__ import annotations
