@@ -103,7 +103,7 @@ class Search {
         for (SearchMemory& own : memory_) {
             own.rows.take(height * batch_.stride());
             own.norms.take(height);
-            own.tile.take(height * kChunk);
+            own.tile.take(height * kChunk + simd::kSlack);
             own.distances.take(height * stride());
             own.columns.take(height * stride());
             own.n_candidates.take(height);
@@ -126,7 +126,7 @@ class Search {
             std::copy_n(batch_.row(anchor), batch_.stride(), rows.data() + r * batch_.stride());
             norms[r] = batch_.norms()[anchor];
         }
-        float* tile = own.tile.take(height * kChunk).data();
+        float* tile = own.tile.take(height * kChunk + simd::kSlack).data();
         float* distances = own.distances.take(height * stride()).data();
         std::int32_t* columns = own.columns.take(height * stride()).data();
 
@@ -168,7 +168,7 @@ class Search {
         shared_.archived_columns.take(kArchived);
         shared_.segments.take(groups_.n_rows() * n_blocks);
         for (SearchMemory& own : memory_) {
-            own.tile.take(side * side);
+            own.tile.take(side * side + simd::kSlack);
             own.distances.take(std::max(side * column_capacity(), stride()));
             own.columns.take(std::max(side * column_capacity(), stride()));
             own.lengths.take(side);
@@ -195,7 +195,7 @@ class Search {
         const std::size_t side = block_side();
         const std::size_t row_begin = left * side, row_end = std::min(row_begin + side, groups_.n_rows());
         const std::size_t begin = right * side, end = std::min(begin + side, groups_.n_rows());
-        float* tile = own.tile.take(side * side).data();
+        float* tile = own.tile.take(side * side + simd::kSlack).data();
         make_tile(batch_.row(row_begin), batch_.norms() + row_begin, row_end - row_begin, begin, end, tile, side);
 
         for (std::size_t row = row_begin; row < row_end; ++row) {

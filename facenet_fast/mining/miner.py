@@ -190,13 +190,17 @@ def select_triplets(
     ValueError
         If the counts, the paths and the embeddings do not fit each other; otherwise as `mine_triplets`.
     """
-    counts = np.asarray(nrof_images_per_class, dtype=np.int64)
-    n_anchor_classes = _check_integer("people_per_batch", people_per_batch, 1, len(counts))
-    if counts.ndim != 1 or (counts < 0).any() or int(counts.sum()) != len(image_paths):
+    whole = [
+        _check_integer("every count in nrof_images_per_class", count, 0, len(image_paths))
+        for count in nrof_images_per_class
+    ]
+    n_anchor_classes = _check_integer("people_per_batch", people_per_batch, 1, len(whole))
+    if sum(whole) != len(image_paths):
         raise ValueError(
             "nrof_images_per_class must be counts that add up to the number of image_paths "
-            f"({len(image_paths)}); got {list(nrof_images_per_class)}"
+            f"({len(image_paths)}); got {whole}"
         )
+    counts = np.array(whole, dtype=np.int64)
     labels = np.repeat(np.arange(len(counts)), counts)
     seed = int(np.random.randint(2**63, dtype=np.int64))
     mined = mine_triplets(embeddings, labels, strategy="vgg_face", margin=alpha, seed=seed)
@@ -215,15 +219,15 @@ def select_triplets(
 def _check_embeddings(embeddings: npt.ArrayLike) -> npt.NDArray[Any]:
     """Return the embeddings as a C-contiguous float32 or float64 matrix in native byte order."""
     rows = np.asarray(embeddings)
-    if rows.dtype.name in ("float16", "bfloat16"):
-        rows = rows.astype(np.float32)
-    if rows.dtype.kind != "f" or rows.dtype.itemsize not in (4, 8):
+    is_half = rows.dtype.name in ("float16", "bfloat16")
+    if not is_half and (rows.dtype.kind != "f" or rows.dtype.itemsize not in (4, 8)):
         raise TypeError(f"embeddings must be float32 or float64; got {rows.dtype}")
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise ValueError(f"embeddings must have shape (n_images, embedding_size); got {rows.shape}")
     if len(rows) >= 2**31:
         raise ValueError(f"embeddings must have fewer than 2**31 rows; got {len(rows)}")
-    return np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("="))
+    dtype = np.dtype(np.float32) if is_half else rows.dtype.newbyteorder("=")
+    return np.require(rows, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def _group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -233,14 +237,21 @@ def _group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], n
         raise ValueError(
             f"labels must have shape ({n_rows},), one for each embedding; got {identities.shape}"
         )
-    if identities.dtype.kind in "fc" and np.isnan(identities).any():
-        raise ValueError("labels must not be NaN: a NaN equals no identity, not even itself")
+    kind = identities.dtype.kind
     try:
+        if kind not in "biuSU" and (identities != identities).any():
+            raise ValueError("labels must not be NaN or NaT: those equal no identity, not even themselves")
+        # numpy makes mixed values one type, in which 1 and "1", or two large numbers, are the same.
+        if kind in "SUfc" and isinstance(labels, list | tuple) and identities.tolist() != list(labels):
+            raise TypeError(f"some of them change when all are taken as {identities.dtype}")
         order = np.argsort(identities, kind="stable")
+        ordered = identities[order]
+        starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+        # Some of Python's own types are "sorted" without complaint into no order at all, as sets are.
+        if kind == "O" and not (ordered[starts - 1] < ordered[starts]).all():
+            raise TypeError("some of them are neither equal nor one before the other")
     except TypeError as error:
         raise TypeError(f"labels must be of one sortable type; {error}") from error
-    ordered = identities[order]
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
     offsets = np.concatenate(([0], starts, [n_rows])) if n_rows else np.zeros(1, np.int64)
     return order.astype(np.int32), offsets.astype(np.int64, copy=False)
 
@@ -248,6 +259,8 @@ def _group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], n
 def _check_margin(margin: float) -> float:
     try:
         value = float(margin)
+    except OverflowError as error:
+        raise ValueError("margin must be positive and finite; got a number beyond float's range") from error
     except (TypeError, ValueError) as error:
         raise TypeError(f"margin must be a number; got {margin!r}") from error
     if not (math.isfinite(value) and value > 0):

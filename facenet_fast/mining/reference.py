@@ -100,7 +100,7 @@ def mine(
         return in_band(strategy, squared[anchor][positive], squared[anchor][other], margin)
 
     def drawn(state: int, anchor: int, i: int) -> int:
-        return negatives[anchor][draw(state, i, len(negatives[anchor]))]
+        return int(negatives[anchor][draw(state, i, len(negatives[anchor]))])
 
     hits = 0
     for trial in range(N_PILOT if pairs else 0):

@@ -13,11 +13,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["PRESETS", "Band", "Strategy", "resolve_strategy"]
 
 Band = Literal["violating", "semi_hard"]
+Pairs = Literal["each_once"]
+Pick = Literal["uniform"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,23 @@ class Strategy:
         How one negative of the band is chosen.
     source : str
         Paper and section that the rule is from.
+
+    Raises
+    ------
+    ValueError
+        If a word is not in the vocabulary; the message lists it.
     """
 
     band: Band
-    pairs: Literal["each_once"] = "each_once"
-    pick: Literal["uniform"] = "uniform"
+    pairs: Pairs = "each_once"
+    pick: Pick = "uniform"
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for name, words in (("band", Band), ("pairs", Pairs), ("pick", Pick)):
+            if getattr(self, name) not in get_args(words):
+                choices = ", ".join(get_args(words))
+                raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
 
 
 PRESETS: dict[str, Strategy] = {

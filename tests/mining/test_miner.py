@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenet_fast import Triplets, mine_triplets
+from facenet_fast import Strategy, Triplets, mine_triplets
 from facenet_fast.mining import PRESETS
 from facenet_fast.mining.devices import load_core
 
@@ -250,6 +250,13 @@ def test_bad_input_is_one_clear_sentence(
     arguments = {"embeddings": embeddings, "labels": labels, **change}
     with pytest.raises(error, match=message):
         mine_triplets(**arguments)
+
+
+def test_a_strategy_speaks_the_vocabulary() -> None:
+    with pytest.raises(ValueError, match="band must be one of violating, semi_hard; got 'easy'"):
+        Strategy("easy")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pairs must be one of each_once; got 'all'"):
+        Strategy("violating", pairs="all")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
