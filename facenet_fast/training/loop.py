@@ -35,7 +35,7 @@ from facenet_fast.training.optimizers import build_optimizer
 from facenet_fast.training.pools import PoolReader
 from facenet_fast.training.run_folder import RunFolder, make_run_folder
 from facenet_fast.training.schedules import learning_rate_schedule
-from facenet_fast.training.step import STEPS, Outcome, Preparation
+from facenet_fast.training.step import STEPS, Outcome, Preparation, TripletBatch
 
 __all__ = ["TrainResult", "train"]
 
@@ -217,9 +217,10 @@ class _Run:
         except FloatingPointError:
             self._check_finite(False, float(self.learner.optimizer.learning_rate))
             raise
-        if self.config.step == "triplets" and plan:
+        first = plan[0] if plan else None
+        if isinstance(first, TripletBatch):
             # The predecessor's line, which calls the pairs it looked at random negatives.
-            mined = plan[0].mined
+            mined = first.mined
             self.console.detail(
                 f"(nrof_random_negs, nrof_triplets) = ({mined.n_pairs}, {mined.n_triplets}): "
                 f"time={mined.seconds:.3f} seconds"

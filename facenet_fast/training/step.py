@@ -33,6 +33,7 @@ __all__ = [
     "Outcome",
     "Preparation",
     "Step",
+    "TripletBatch",
     "TripletStep",
     "UniqueStep",
     "spread",
@@ -315,7 +316,7 @@ class UniqueStep(_Trainer):
 
 
 @dataclass(frozen=True, eq=False)
-class _Triplets:
+class TripletBatch:
     """A batch of triplets: rows of the pool, anchors first, then positives, then negatives."""
 
     pool: Pool
@@ -341,7 +342,7 @@ class TripletStep(_Trainer):
             self._gradients_of_triplets, input_signature=[self.images_spec, self.seed_spec]
         )
 
-    def plan(self, pool: Pool, step: int) -> list[_Triplets]:
+    def plan(self, pool: Pool, step: int) -> list[TripletBatch]:
         """Embed and mine the pool, and deal its triplets out in random order.
 
         Raises
@@ -363,11 +364,11 @@ class TripletStep(_Trainer):
         mined = Mined(int(n_pairs), len(anchor), float(seconds))
         order = np.random.default_rng(seed).permutation(len(anchor))
         return [
-            _Triplets(pool, np.concatenate([anchor[batch], positive[batch], negative[batch]]), mined)
+            TripletBatch(pool, np.concatenate([anchor[batch], positive[batch], negative[batch]]), mined)
             for batch in _slices(order, size // 3)
         ]
 
-    def run(self, work: _Triplets, step: int) -> Outcome:
+    def run(self, work: TripletBatch, step: int) -> Outcome:
         """Step on one batch of triplets."""
         loss, norm, gradients = self._gradients(
             work.pool.images[work.rows], step_seed(self.config.seed, step, 1)
