@@ -14,9 +14,10 @@ namespace mining {
 // No squared distance of scaled rows is as large as this.
 inline constexpr double kBeyond = 16.0;
 
+// Not more than x, and less than it by no more than a unit or two of its last place.
 inline float rounded_down(double x) noexcept {
     const auto y = static_cast<float>(std::clamp(x, -kBeyond, kBeyond));
-    return static_cast<double>(y) > x ? std::nextafterf(y, -std::numeric_limits<float>::infinity()) : y;
+    return y - (std::fabs(y) * 0x1p-23F + 0x1p-60F);
 }
 inline float rounded_up(double x) noexcept { return -rounded_down(-x); }
 

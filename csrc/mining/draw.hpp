@@ -21,8 +21,9 @@ inline constexpr std::uint64_t kDraws = 32;
 inline constexpr std::uint64_t kPilotTrials = 512;
 inline constexpr std::uint64_t kPilotHits = kPilotTrials / 4;
 inline constexpr std::uint64_t kPilotStream = std::numeric_limits<std::uint64_t>::max();
-inline constexpr std::size_t kSampled = 16;
-inline constexpr std::size_t kSampleFromRows = 4096;
+inline constexpr std::size_t kSampled = 8;
+inline constexpr std::size_t kSampleFromRows = 512;
+inline constexpr std::size_t kSampleHits = 2;
 
 struct DrawMemory {
     core::Buffer<std::int32_t> columns, open;
@@ -43,7 +44,7 @@ class Drawing {
         for (DrawMemory& own : memory) {
             own.columns.take(std::max(groups_.largest(), kSampled));
             own.open.take(groups_.largest());
-            own.distances.take(std::max(groups_.largest(), kSampled));
+            own.distances.take(std::max(groups_.largest(), kSampled + simd::kSlack));
         }
         core::parallel_for(n_threads, groups_.n_rows(), kAnchorsPerTask,
                            [&](std::size_t anchor, std::size_t thread) noexcept { draw_for(anchor, memory[thread]); });
@@ -81,8 +82,8 @@ class Drawing {
         close_by_draws(anchor, memory.open.take(groups_.largest()).first(n_open), memory);
     }
 
-    // Lists the pairs that draw: all where the pilot says so; in a large batch else those of which a candidate is among
-    // a few random negatives of the anchor. It is these that would let most columns through the anchor's sieve.
+    // Lists the pairs that draw: all where the pilot says so; in a large batch else those of which several candidates are
+    // among a few random negatives of the anchor. It is these that would let most columns through the anchor's sieve.
     std::size_t choose_pairs(std::size_t anchor, DrawMemory& memory) const noexcept {
         const std::size_t n_pairs = groups_.n_pairs(anchor);
         const auto open = memory.open.take(n_pairs);
@@ -94,16 +95,19 @@ class Drawing {
         const core::Stream stream = core::AnchorStreams(seed_, anchor)(anchor);
         const auto columns = memory.columns.take(kSampled);
         for (std::size_t i = 0; i < kSampled; ++i) { columns[i] = draw_negative(anchor, stream, i); }
-        const auto distances = memory.distances.take(kSampled);
+        const auto distances = memory.distances.take(kSampled + simd::kSlack);
         batch_.measure(anchor, columns, distances.data());
         const auto d_ap = pairs_.d_ap_of(anchor);
         std::size_t n_open = 0;
         for (std::size_t i = 0; i < n_pairs; ++i) {
             const simd::Edges edges = decide_.edges(anchor, d_ap[i]);
-            const bool hit = std::ranges::any_of(std::span(columns), [&, j = std::size_t{0}](std::int32_t column) mutable {
-                return decide_(anchor, anchor + 1 + i, static_cast<std::size_t>(column), edges, distances[j++]);
-            });
-            if (hit) { open[n_open++] = static_cast<std::int32_t>(i); }
+            const simd::Counts inside = batch_.kernels().count(distances.data(), kSampled, edges);
+            std::size_t hits = inside.sure;
+            for (std::size_t j = 0; inside.possible != inside.sure && j < kSampled; ++j) {
+                const auto negative = static_cast<std::size_t>(columns[j]);
+                hits += !decide_.sure(edges, distances[j]) && decide_(anchor, anchor + 1 + i, negative, edges, distances[j]);
+            }
+            if (hits >= kSampleHits) { open[n_open++] = static_cast<std::int32_t>(i); }
         }
         return n_open;
     }

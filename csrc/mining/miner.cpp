@@ -20,7 +20,7 @@ void run(const Settings& settings, Batch& batch, const Pairs& pairs, Workspace& 
     const Decider<Rule> decide(batch, settings.margin);
     Drawing<Rule>(batch, pairs, decide, settings.seed)
         .run(settings.n_threads, std::span(workspace.draw_by_thread).first(n_threads));
-    Search<Rule>(batch, pairs, decide, settings.seed, settings.n_threads, workspace.search,
+    Search<Rule>(batch, pairs, decide, settings.seed, settings.n_threads, settings.archive_size, workspace.search,
                  std::span(workspace.search_by_thread).first(n_threads))
         .run();
 }

@@ -24,6 +24,8 @@ struct Settings {
     double margin;  // of squared distance, in the caller's units
     std::uint64_t seed;
     int n_threads;
+    // Distances that search.hpp may keep between its tiles, 8 bytes each.
+    std::size_t archive_size = 12 << 20;
 };
 
 // All memory that mining needs, kept between calls by whoever mines again and again. One call at a time.

@@ -29,9 +29,8 @@ struct Segment {
 };
 
 struct SearchMemory {
-    core::Buffer<float> tile, norms, rows, distances;
+    core::Buffer<float> tile, transposed, norms, rows, distances;
     core::Buffer<std::int32_t> columns;
-    core::Buffer<std::uint32_t> lengths;
     core::Buffer<std::size_t> n_candidates;
     PickMemory pick;
 };
@@ -47,7 +46,7 @@ template <class Rule>
 class Search {
   public:
     Search(Batch& batch, const Pairs& pairs, const Decider<Rule>& decide, std::uint64_t seed, int n_threads,
-           SharedSearchMemory& shared, std::span<SearchMemory> memory)
+           std::size_t archive_size, SharedSearchMemory& shared, std::span<SearchMemory> memory)
         : batch_(batch),
           kernels_(batch.kernels()),
           groups_(pairs.groups),
@@ -55,6 +54,7 @@ class Search {
           decide_(decide),
           picking_(batch, pairs, decide, seed),
           n_threads_(n_threads),
+          archive_size_(archive_size),
           shared_(shared),
           memory_(memory),
           lows_(shared.lows.take(groups_.n_rows() + simd::kSlack)),
@@ -151,8 +151,7 @@ class Search {
 
     // -- a tile for both of its sides --------------------------------------------------------------------------------
 
-    // Of the archive: what the route may keep (8 bytes each), and what a thread takes of it at a time.
-    static constexpr std::size_t kArchived = 12 << 20;
+    // What a thread takes of the archive at a time.
     static constexpr std::size_t kShare = 8192;
 
     struct Cursor {
@@ -163,15 +162,15 @@ class Search {
     bool by_blocks() {
         const std::size_t side = block_side();
         const std::size_t n_blocks = (groups_.n_rows() + side - 1) / side;
-        if (expected_to_pass() > static_cast<double>(kArchived)) { return false; }
-        shared_.archived_distances.take(kArchived);
-        shared_.archived_columns.take(kArchived);
+        if (expected_to_pass() > static_cast<double>(archive_size_)) { return false; }
+        shared_.archived_distances.take(archive_size_);
+        shared_.archived_columns.take(archive_size_);
         shared_.segments.take(groups_.n_rows() * n_blocks);
         for (SearchMemory& own : memory_) {
             own.tile.take(side * side + simd::kSlack);
-            own.distances.take(std::max(side * column_capacity(), stride()));
-            own.columns.take(std::max(side * column_capacity(), stride()));
-            own.lengths.take(side);
+            own.transposed.take(side * side + simd::kSlack);
+            own.distances.take(stride());
+            own.columns.take(stride());
         }
         archived_ = 0;
         overflown_ = false;
@@ -198,10 +197,21 @@ class Search {
         float* tile = own.tile.take(side * side + simd::kSlack).data();
         make_tile(batch_.row(row_begin), batch_.norms() + row_begin, row_end - row_begin, begin, end, tile, side);
 
+        archive(row_begin, row_end, right, begin, end, tile, n_blocks, cursor);
+        if (left == right) { return; }
+        float* transposed = own.transposed.take(side * side + simd::kSlack).data();
+        kernels_.transpose(tile, side, transposed);
+        archive(begin, end, left, row_begin, row_end, transposed, n_blocks, cursor);
+    }
+
+    // Keeps what passes the sieves of the rows [row_begin, row_end) in columns [begin, end), which are a block's.
+    void archive(std::size_t row_begin, std::size_t row_end, std::size_t block, std::size_t begin, std::size_t end,
+                 const float* tile, std::size_t n_blocks, Cursor& cursor) noexcept {
+        const std::size_t side = block_side();
         for (std::size_t row = row_begin; row < row_end; ++row) {
             if (!(lows_[row] < highs_[row])) { continue; }
             if (!reserve(cursor, side)) { return; }
-            Segment& segment = segment_of(row, right, n_blocks);
+            Segment& segment = segment_of(row, block, n_blocks);
             segment = {static_cast<std::uint32_t>(cursor.at), 0};
             for_negatives(row, begin, end, [&](std::size_t from, std::size_t to) {
                 const std::size_t n =
@@ -211,27 +221,6 @@ class Search {
                 segment.n += static_cast<std::uint32_t>(n);
                 cursor.at += n;
             });
-        }
-        if (left == right) { return; }
-
-        const auto lengths = own.lengths.take(side);
-        std::ranges::fill(lengths, 0U);
-        const std::size_t capacity = column_capacity();
-        const simd::ColumnLists lists = {own.distances.take(side * capacity).data(),
-                                         own.columns.take(side * capacity).data(), lengths.data(), capacity};
-        for (std::size_t row = row_begin; row < row_end; ++row) {
-            for_negatives(row, begin, end, [&](std::size_t from, std::size_t to) {
-                kernels_.filter_columns(tile + (row - row_begin) * side + (from - begin), to - from, &lows_[from],
-                                        &highs_[from], static_cast<std::int32_t>(row), lists, from - begin);
-            });
-        }
-        for (std::size_t column = begin; column < end; ++column) {
-            const std::size_t list = column - begin;
-            if (!reserve(cursor, side)) { return; }
-            segment_of(column, left, n_blocks) = {static_cast<std::uint32_t>(cursor.at), lengths[list]};
-            std::copy_n(lists.values + list * capacity, lengths[list], archived_distances() + cursor.at);
-            std::copy_n(lists.rows + list * capacity, lengths[list], archived_columns() + cursor.at);
-            cursor.at += lengths[list];
         }
     }
 
@@ -253,7 +242,7 @@ class Search {
         if (cursor.at + n + simd::kSlack > cursor.end) {
             cursor.at = archived_.fetch_add(kShare);
             cursor.end = cursor.at + kShare;
-            if (cursor.end > kArchived) { overflown_ = true; }
+            if (cursor.end > archive_size_) { overflown_ = true; }
         }
         return !overflown_;
     }
@@ -262,7 +251,7 @@ class Search {
     double expected_to_pass() const noexcept {
         constexpr std::size_t kProbes = 64;
         const std::size_t n = groups_.n_rows();
-        if (n * n <= kArchived) { return 0.0; }
+        if (n * n <= archive_size_) { return 0.0; }
         std::size_t passed = 0;
         for (std::size_t i = 0; i < kProbes; ++i) {
             const std::size_t row = n * i / kProbes;
@@ -303,16 +292,15 @@ class Search {
 
     // Whole tiles on both sides; two blocks of rows and their tile (200 KB each at 128 numbers) fit L2.
     std::size_t block_side() const noexcept {
-        const std::size_t unit = std::lcm(kernels_.tile_rows, kernels_.panel_columns);
+        const std::size_t unit = std::lcm(std::lcm(kernels_.tile_rows, kernels_.panel_columns), simd::kRowMultiple);
         return std::max<std::size_t>(240 / unit, 1) * unit;
     }
-    std::size_t column_capacity() const noexcept { return block_side(); }
 
     Segment& segment_of(std::size_t row, std::size_t block, std::size_t n_blocks) const noexcept {
         return shared_.segments.take(groups_.n_rows() * n_blocks)[row * n_blocks + block];
     }
-    float* archived_distances() const noexcept { return shared_.archived_distances.take(kArchived).data(); }
-    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(kArchived).data(); }
+    float* archived_distances() const noexcept { return shared_.archived_distances.take(archive_size_).data(); }
+    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(archive_size_).data(); }
 
     Batch& batch_;
     const simd::Kernels& kernels_;
@@ -321,6 +309,7 @@ class Search {
     const Decider<Rule>& decide_;
     const Picking<Rule> picking_;
     int n_threads_;
+    std::size_t archive_size_;
     SharedSearchMemory& shared_;
     std::span<SearchMemory> memory_;
     std::span<float> lows_, highs_;

@@ -24,14 +24,6 @@ struct Edges {
     float possible_low, sure_low, sure_high, possible_high;
 };
 
-// Lists that columns of a block grow: the i-th entry of column c at [c * capacity + i].
-struct ColumnLists {
-    float* values;
-    std::int32_t* rows;
-    std::uint32_t* lengths;
-    std::size_t capacity;
-};
-
 // Norms are squared norms, and distances squared distances: |x|^2 + |y|^2 - 2 x.y.
 struct Kernels {
     const char* name;
@@ -55,9 +47,8 @@ struct Kernels {
     std::size_t (*refilter)(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
                             float* out_values, std::int32_t* out_columns) noexcept;
 
-    // The same seen from the columns: where values[i] is in [lows[i], highs[i]), column i's list gets it and the row.
-    void (*filter_columns)(const float* values, std::size_t n, const float* lows, const float* highs, std::int32_t row,
-                           ColumnLists lists, std::size_t first_list) noexcept;
+    // The transpose of a square block: to[c * side + r] = from[r * side + c]; side is a multiple of kRowMultiple.
+    void (*transpose)(const float* from, std::size_t side, float* to) noexcept;
 
     // How many of values[0 .. n) are possibly, and how many surely, inside.
     Counts (*count)(const float* values, std::size_t n, const Edges& edges) noexcept;

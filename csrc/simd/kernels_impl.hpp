@@ -3,6 +3,8 @@
 // compiled here for AVX-512 must never be the copy that the linker keeps for everybody.
 #pragma once
 
+#include <utility>
+
 #include "kernels.hpp"
 
 namespace simd {
@@ -105,17 +107,36 @@ std::size_t refilter(const float* values, const std::int32_t* columns, std::size
     return found;
 }
 
+// One step of a transpose by halves: of two rows kStep apart, exchange the lanes that lie kStep apart across the diagonal.
+template <class V, std::size_t kStep, std::size_t... kLane>
+void exchange(typename V::Float& upper, typename V::Float& lower, std::index_sequence<kLane...>) noexcept {
+    const auto x = upper;
+    const auto y = lower;
+    upper = __builtin_shufflevector(x, y, ((kLane & kStep) == 0 ? kLane : kLane - kStep + V::kWidth)...);
+    lower = __builtin_shufflevector(x, y, ((kLane & kStep) == 0 ? kLane + kStep : kLane + V::kWidth)...);
+}
+
+template <class V, std::size_t kStep>
+void exchange_all(typename V::Float* rows) noexcept {
+    if constexpr (kStep < V::kWidth) {
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < V::kWidth; ++r) {
+            if ((r & kStep) == 0) { exchange<V, kStep>(rows[r], rows[r + kStep], std::make_index_sequence<V::kWidth>()); }
+        }
+        exchange_all<V, 2 * kStep>(rows);
+    }
+}
+
 template <class V>
-void filter_columns(const float* values, std::size_t n, const float* lows, const float* highs, std::int32_t row,
-                    ColumnLists lists, std::size_t first_list) noexcept {
-    for (std::size_t i = 0; i < n; i += V::kWidth) {
-        unsigned mask = inside<V>(values, i, n, V::load_any(lows + i), V::load_any(highs + i));
-        for (; mask != 0; mask &= mask - 1) {
-            const std::size_t column = i + static_cast<std::size_t>(__builtin_ctz(mask));
-            const std::size_t list = first_list + column;
-            const std::size_t to = list * lists.capacity + lists.lengths[list]++;
-            lists.values[to] = values[column];
-            lists.rows[to] = row;
+void transpose(const float* from, std::size_t side, float* to) noexcept {
+    for (std::size_t r = 0; r < side; r += V::kWidth) {
+        for (std::size_t c = 0; c < side; c += V::kWidth) {
+            typename V::Float rows[V::kWidth];
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < V::kWidth; ++i) { rows[i] = V::load(from + (r + i) * side + c); }
+            exchange_all<V, 1>(rows);
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < V::kWidth; ++i) { V::store(to + (c + i) * side + r, rows[i]); }
         }
     }
 }
@@ -177,7 +198,7 @@ double exact(const Scalar* x, const Scalar* y, std::size_t size) noexcept {
 template <class V, std::size_t kTileRows>
 constexpr Kernels table(const char* name) noexcept {
     return {name,        kTileRows,         2 * V::kWidth, tile<V, kTileRows>, gather<V>,    filter<V>,
-            refilter<V>, filter_columns<V>, count<V>,      select<V>,          exact<float>, exact<double>};
+            refilter<V>, transpose<V>,  count<V>,      select<V>,          exact<float>, exact<double>};
 }
 
 }  // namespace

@@ -12,8 +12,8 @@ The pick of a pair (anchor, positive)
 How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here:
 `N_DRAWS` or none. All pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole
 batch, finds at least `PILOT_SHARE` of them to be candidates. Otherwise, in a batch of at least
-`SAMPLE_FROM_ROWS` rows, those pairs draw that have a candidate among `N_SAMPLED` random negatives of the
-anchor.
+`SAMPLE_FROM_ROWS` rows, those pairs draw of which at least `N_SAMPLE_HITS` of `N_SAMPLED` random negatives of
+the anchor are candidates.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "N_DRAWS",
     "N_PILOT",
     "N_SAMPLED",
+    "N_SAMPLE_HITS",
     "PILOT_SHARE",
     "SAMPLE_FROM_ROWS",
     "in_band",
@@ -40,8 +41,9 @@ __all__ = [
 N_DRAWS = 32
 N_PILOT = 512
 PILOT_SHARE = 0.25
-N_SAMPLED = 16
-SAMPLE_FROM_ROWS = 4096
+N_SAMPLED = 8
+N_SAMPLE_HITS = 2
+SAMPLE_FROM_ROWS = 512
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -113,7 +115,8 @@ def mine(
         if pilot or n_rows < SAMPLE_FROM_ROWS:
             return pilot
         state = stream(seed, anchor, anchor)  # no pair's: an anchor is not its own positive
-        return any(is_candidate(anchor, positive, drawn(state, anchor, i)) for i in range(N_SAMPLED))
+        hits = sum(bool(is_candidate(anchor, positive, drawn(state, anchor, i))) for i in range(N_SAMPLED))
+        return hits >= N_SAMPLE_HITS
 
     triplets = []
     for a, p in pairs:

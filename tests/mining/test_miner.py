@@ -68,6 +68,15 @@ def test_blocks_chunks_and_tiles_meet(instruction_set: str, strategy: str) -> No
 
 
 @pytest.mark.parametrize("strategy", PRESETS)
+def test_large_batches_sample_before_they_search(instruction_set: str, strategy: str) -> None:
+    # From 512 rows on, pairs with a wide band draw first; several blocks of rows meet each other.
+    embeddings, labels = clustered(75, 8, 24, noise=1.1)
+    for threads in (1, 3):
+        mined = assert_equals_reference(embeddings, labels, strategy=strategy, margin=0.2, threads=threads)
+        assert 0 < len(mined) < mined.n_pairs
+
+
+@pytest.mark.parametrize("strategy", PRESETS)
 def test_ties_are_decided_as_specified(instruction_set: str, strategy: str) -> None:
     # Small whole numbers: most distances tie with each other, and with the edge of the band.
     rng = np.random.default_rng(4)
