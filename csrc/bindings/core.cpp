@@ -1,10 +1,14 @@
-// facenet_fast._core: numpy arrays in, numpy arrays out. Checks live in the Python face and the work in mining/.
+// facenet_fast._core: numpy arrays in, numpy arrays out. The work is in mining/, and the checks that a user reads are in the
+// Python face; here is refused only what would be read out of bounds.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../core/parallel.hpp"
@@ -22,12 +26,38 @@ std::span<const T> view(const Array<T>& array) {
     return {array.data(), static_cast<std::size_t>(array.size())};
 }
 
+bool is_aligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
+
 mining::Embeddings view_embeddings(const py::array& embeddings) {
+    if (embeddings.ndim() != 2) { throw py::value_error("embeddings must have two dimensions"); }
+    if (!is_aligned(embeddings)) { throw py::value_error("embeddings must be aligned in memory"); }
+    if (embeddings.shape(0) > std::numeric_limits<std::int32_t>::max()) {
+        throw py::value_error("embeddings must have fewer than 2**31 rows");
+    }
     const auto n = static_cast<std::size_t>(embeddings.shape(0));
     const auto size = static_cast<std::size_t>(embeddings.shape(1));
     if (py::isinstance<Array<float>>(embeddings)) { return {static_cast<const float*>(embeddings.data()), n, size}; }
     if (py::isinstance<Array<double>>(embeddings)) { return {static_cast<const double*>(embeddings.data()), n, size}; }
     throw py::type_error("embeddings must be a C-contiguous float32 or float64 matrix");
+}
+
+mining::Grouping view_grouping(const Array<std::int32_t>& order, const Array<std::int64_t>& offsets, std::size_t n) {
+    const mining::Grouping grouping{view(order), view(offsets)};
+    if (order.ndim() != 1 || !is_aligned(order) || grouping.order.size() != n ||
+        !std::ranges::all_of(grouping.order, [n](auto row) { return row >= 0 && static_cast<std::size_t>(row) < n; })) {
+        throw py::value_error("order must hold a row of the embeddings for each of them");
+    }
+    if (offsets.ndim() != 1 || !is_aligned(offsets) || grouping.offsets.empty() || grouping.offsets.front() != 0 ||
+        grouping.offsets.back() != static_cast<std::int64_t>(n) || !std::ranges::is_sorted(grouping.offsets)) {
+        throw py::value_error("offsets must rise from 0 to the number of embeddings");
+    }
+    return grouping;
+}
+
+// Far more threads than cores gain nothing, and a hundred thousand overflow the stack on which libgomp lists its team.
+int some_threads(int n_threads) {
+    const unsigned enough = std::max(64U, 2 * std::thread::hardware_concurrency());
+    return std::min(n_threads, static_cast<int>(enough));
 }
 
 // ((anchor, positive, negative), bad_row): bad_row >= 0 says which row of the embeddings is not finite.
@@ -37,8 +67,8 @@ py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const 
     const auto band = mining::band_of_name(band_name);
     if (!band) { throw py::value_error("no band is called '" + band_name + "'"); }
     const mining::Embeddings rows = view_embeddings(embeddings);
-    const mining::Grouping grouping{view(order), view(offsets)};
-    const int n_threads = mining::threads_for(rows.n, rows.size, threads);
+    const mining::Grouping grouping = view_grouping(order, offsets, rows.n);
+    const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
     const mining::Settings settings{*band, margin, seed, n_threads};
 
     std::int64_t bad_row = -1;
