@@ -29,7 +29,7 @@ struct Segment {
 };
 
 struct SearchMemory {
-    core::Buffer<float> tile, transposed, norms, rows, distances;
+    core::Buffer<float> tile, mirrored, norms, rows, distances;
     core::Buffer<std::int32_t> columns;
     core::Buffer<std::size_t> n_candidates;
     PickMemory pick;
@@ -132,7 +132,7 @@ class Search {
 
         for (std::size_t begin = 0; begin < groups_.n_rows(); begin += kChunk) {
             const std::size_t end = std::min(begin + kChunk, groups_.n_rows());
-            make_tile(rows.data(), norms.data(), anchors.size(), begin, end, tile, kChunk);
+            make_tile(rows.data(), norms.data(), anchors.size(), begin, end, tile, kChunk, false);
             for (std::size_t r = 0; r < anchors.size(); ++r) {
                 const auto anchor = static_cast<std::size_t>(anchors[r]);
                 for_negatives(anchor, begin, end, [&](std::size_t from, std::size_t to) {
@@ -168,7 +168,7 @@ class Search {
         shared_.segments.take(groups_.n_rows() * n_blocks);
         for (SearchMemory& own : memory_) {
             own.tile.take(side * side + simd::kSlack);
-            own.transposed.take(side * side + simd::kSlack);
+            own.mirrored.take(side * side + simd::kSlack);
             own.distances.take(stride());
             own.columns.take(stride());
         }
@@ -195,33 +195,39 @@ class Search {
         const std::size_t row_begin = left * side, row_end = std::min(row_begin + side, groups_.n_rows());
         const std::size_t begin = right * side, end = std::min(begin + side, groups_.n_rows());
         float* tile = own.tile.take(side * side + simd::kSlack).data();
-        make_tile(batch_.row(row_begin), batch_.norms() + row_begin, row_end - row_begin, begin, end, tile, side);
+        float* mirrored = own.mirrored.take(side * side + simd::kSlack).data();
+        const bool diagonal = left == right;
+        make_tile(batch_.row(row_begin), batch_.norms() + row_begin, row_end - row_begin, begin, end, tile, side, diagonal);
+        kernels_.transpose(tile, side, mirrored);
 
-        archive(row_begin, row_end, right, begin, end, tile, n_blocks, cursor);
-        if (left == right) { return; }
-        float* transposed = own.transposed.take(side * side + simd::kSlack).data();
-        kernels_.transpose(tile, side, transposed);
-        archive(begin, end, left, row_begin, row_end, transposed, n_blocks, cursor);
+        for (std::size_t r = 0; r < row_end - row_begin; ++r) {
+            const std::size_t made_from = begin + (diagonal ? first_made(r) : 0);
+            archive(row_begin + r, right, n_blocks, begin, made_from, end, mirrored + r * side, tile + r * side, cursor);
+        }
+        if (diagonal) { return; }
+        for (std::size_t c = 0; c < end - begin; ++c) {
+            const float* column = mirrored + c * side;
+            archive(begin + c, left, n_blocks, row_begin, row_begin, row_end, column, column, cursor);
+        }
     }
 
-    // Keeps what passes the sieves of the rows [row_begin, row_end) in columns [begin, end), which are a block's.
-    void archive(std::size_t row_begin, std::size_t row_end, std::size_t block, std::size_t begin, std::size_t end,
-                 const float* tile, std::size_t n_blocks, Cursor& cursor) noexcept {
-        const std::size_t side = block_side();
-        for (std::size_t row = row_begin; row < row_end; ++row) {
-            if (!(lows_[row] < highs_[row])) { continue; }
-            if (!reserve(cursor, side)) { return; }
-            Segment& segment = segment_of(row, block, n_blocks);
-            segment = {static_cast<std::uint32_t>(cursor.at), 0};
-            for_negatives(row, begin, end, [&](std::size_t from, std::size_t to) {
-                const std::size_t n =
-                    kernels_.filter(tile + (row - row_begin) * side + (from - begin), to - from, lows_[row], highs_[row],
-                                    static_cast<std::int32_t>(from), archived_distances() + cursor.at,
-                                    archived_columns() + cursor.at);
-                segment.n += static_cast<std::uint32_t>(n);
-                cursor.at += n;
+    // Keeps what passes the row's sieve of a block's columns [begin, end); distances[column - begin] is that to a column,
+    // and before made_from it is to be found in mirrored.
+    void archive(std::size_t row, std::size_t block, std::size_t n_blocks, std::size_t begin, std::size_t made_from,
+                 std::size_t end, const float* mirrored, const float* distances, Cursor& cursor) noexcept {
+        if (!(lows_[row] < highs_[row]) || !reserve(cursor, end - begin)) { return; }
+        Segment& segment = segment_of(row, block, n_blocks);
+        segment = {static_cast<std::uint32_t>(cursor.at), 0};
+        const auto keep = [&](std::size_t first, std::size_t last, const float* values) {
+            for_negatives(row, first, last, [&](std::size_t from, std::size_t to) {
+                cursor.at += kernels_.filter(values + (from - begin), to - from, lows_[row], highs_[row],
+                                             static_cast<std::int32_t>(from), archived_distances() + cursor.at,
+                                             archived_columns() + cursor.at);
             });
-        }
+        };
+        keep(begin, made_from, mirrored);
+        keep(made_from, end, distances);
+        segment.n = static_cast<std::uint32_t>(cursor.at) - segment.begin;
     }
 
     void pick_from_archive(std::size_t row, std::size_t n_blocks, SearchMemory& own) const noexcept {
@@ -267,16 +273,24 @@ class Search {
 
     // -- what both share ---------------------------------------------------------------------------------------------
 
-    // Distances of n_rows rows to columns [begin, end), a multiple of the panels' width apart from the last.
+    // Distances of n_rows rows to columns [begin, end), where begin is a multiple of the panels' width. Of a block on the
+    // diagonal, panels that lie wholly left of it are left out: see first_made().
     void make_tile(const float* rows, const float* norms, std::size_t n_rows, std::size_t begin, std::size_t end,
-                   float* tile, std::size_t tile_stride) const noexcept {
+                   float* tile, std::size_t tile_stride, bool diagonal) const noexcept {
         for (std::size_t column = begin; column < end; column += kernels_.panel_columns) {
             const float* panel = batch_.panel(column / kernels_.panel_columns);
-            for (std::size_t r = 0; r < n_rows; r += kernels_.tile_rows) {
+            const std::size_t n = diagonal ? std::min(n_rows, column - begin + kernels_.panel_columns) : n_rows;
+            for (std::size_t r = 0; r < n; r += kernels_.tile_rows) {
                 kernels_.tile(rows + r * batch_.stride(), norms + r, batch_.stride(), panel, batch_.norms() + column,
                               batch_.stride(), tile + r * tile_stride + (column - begin), tile_stride);
             }
         }
+    }
+
+    // Row r of a block on the diagonal has distances from this column of the block on; those before it are its mirror's.
+    std::size_t first_made(std::size_t r) const noexcept {
+        const std::size_t tile_row = r / kernels_.tile_rows * kernels_.tile_rows;
+        return tile_row / kernels_.panel_columns * kernels_.panel_columns;
     }
 
     // The columns of [begin, end) that are of another identity than the row: up to two stretches.
