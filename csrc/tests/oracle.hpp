@@ -70,7 +70,7 @@ inline bool is_candidate(std::string_view band, double d_ap, double d_an, double
 
 // Numbers of the specification that are chosen by measuring.
 struct Tuning {
-    std::uint64_t n_draws, n_pilot, n_hits, n_sampled;
+    std::uint64_t n_draws, n_pilot, n_pilot_hits, n_sampled, n_sample_hits;
     std::size_t sample_from_rows;
 };
 
@@ -116,7 +116,7 @@ std::vector<Triplet> mine(const Problem<Scalar>& problem, std::string_view band,
         measure(pair.anchor);
         if (accepts(pair, negatives[draw(seed, pilot, trial, 1, negatives.size())])) { ++hits; }
     }
-    const bool all_draw = hits >= tuning.n_hits;
+    const bool all_draw = hits >= tuning.n_pilot_hits;
 
     std::vector<Triplet> triplets;
     for (const Pair& pair : pairs) {
@@ -124,10 +124,11 @@ std::vector<Triplet> mine(const Problem<Scalar>& problem, std::string_view band,
         const auto drawn = [&](std::uint64_t positive, std::uint64_t i) {
             return negatives[draw(seed, pair.anchor, positive, i, negatives.size())];
         };
-        bool draws = all_draw;
-        for (std::uint64_t i = 0; i < tuning.n_sampled && !draws && n >= tuning.sample_from_rows; ++i) {
-            draws = accepts(pair, drawn(pair.anchor, i));
+        std::uint64_t sample_hits = 0;
+        for (std::uint64_t i = 0; i < tuning.n_sampled && n >= tuning.sample_from_rows; ++i) {
+            if (accepts(pair, drawn(pair.anchor, i))) { ++sample_hits; }
         }
+        const bool draws = all_draw || (n >= tuning.sample_from_rows && sample_hits >= tuning.n_sample_hits);
         const std::uint64_t n_draws = draws ? tuning.n_draws : 0;
         std::vector<std::size_t> picked;
         for (std::uint64_t i = 0; i < n_draws && picked.empty(); ++i) {

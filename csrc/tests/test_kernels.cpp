@@ -209,33 +209,16 @@ void test_count(const simd::Kernels& kernels) {
     }
 }
 
-void test_filter_columns(const simd::Kernels& kernels) {
-    for (std::size_t n = 0; n <= 67; ++n) {
-        const std::size_t offset = n % 5, n_rows = 6, first_list = n % 3;
-        const auto lows = nasty_floats(offset, n, -16.0F);
-        const auto highs = nasty_floats(offset, n, 16.0F);
-        const Exactly<float> values((first_list + n) * n_rows, kUntouched);
-        const Exactly<std::int32_t> rows((first_list + n) * n_rows, -7);
-        const Exactly<std::uint32_t> lengths(first_list + n, 0U);
-        std::vector<std::vector<std::pair<float, std::int32_t>>> expected(first_list + n);
-        for (std::int32_t row = 100; row < 100 + static_cast<std::int32_t>(n_rows); ++row) {
-            const auto distances = nasty_floats(offset, n, 0.0F);
-            const float* from = distances.data() + offset;
-            kernels.filter_columns(from, n, lows.data() + offset, highs.data() + offset, row,
-                                   {values.data(), rows.data(), lengths.data(), n_rows}, first_list);
-            for (std::size_t i = 0; i < n; ++i) {
-                if (lows[offset + i] <= from[i] && from[i] < highs[offset + i]) { expected[first_list + i].push_back({from[i], row}); }
-            }
-        }
+void test_transpose(const simd::Kernels& kernels) {
+    for (const std::size_t side : {16U, 48U, 240U}) {
+        const auto from = random_floats(side * side);
+        const Exactly<float> to(side * side, kUntouched);
+        kernels.transpose(from.data(), side, to.data());
         bool same = true;
-        for (std::size_t list = 0; list < expected.size(); ++list) {
-            same = same && lengths[list] == expected[list].size();
-            for (std::size_t i = 0; same && i < expected[list].size(); ++i) {
-                const std::size_t at = list * n_rows + i;
-                same = same_bits(values[at], expected[list][i].first) && rows[at] == expected[list][i].second;
-            }
+        for (std::size_t r = 0; r < side; ++r) {
+            for (std::size_t c = 0; c < side; ++c) { same = same && same_bits(to[c * side + r], from[r * side + c]); }
         }
-        check::that(same, std::string(kernels.name) + " filter_columns, n " + std::to_string(n));
+        check::that(same, std::string(kernels.name) + " transpose, side " + std::to_string(side));
     }
 }
 
@@ -278,7 +261,7 @@ int main() {
         test_gather(*kernels);
         test_filters(*kernels);
         test_count(*kernels);
-        test_filter_columns(*kernels);
+        test_transpose(*kernels);
         test_exact<float>(*kernels, kernels->exact_f32);
         test_exact<double>(*kernels, kernels->exact_f64);
     }
