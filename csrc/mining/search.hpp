@@ -70,26 +70,35 @@ class Search {
     }
 
   private:
-    // A row's sieve lets pass what any of its open pairs may want; that of a row without open pairs, nothing.
+    // Returns the rows that have open pairs.
     std::span<const std::int32_t> set_sieves() {
+        constexpr std::size_t kRowsPerTask = 128;
+        core::parallel_for(n_threads_, groups_.n_rows(), kRowsPerTask,
+                           [&](std::size_t row, std::size_t) noexcept { set_sieve(row); });
         const auto open_rows = shared_.open_rows.take(groups_.n_rows());
         std::size_t n_open = 0;
         for (std::size_t row = 0; row < groups_.n_rows(); ++row) {
-            lows_[row] = static_cast<float>(kBeyond);
-            highs_[row] = static_cast<float>(-kBeyond);
-            if (groups_.n_negatives(row) == 0) { continue; }
-            const auto picks = pairs_.picks_of(row);
-            const auto d_ap = pairs_.d_ap_of(row);
-            for (std::size_t i = 0; i < picks.size(); ++i) {
-                if (picks[i] >= 0) { continue; }
-                const simd::Edges edges = decide_.edges(row, d_ap[i]);
-                lows_[row] = std::min(lows_[row], edges.possible_low);
-                highs_[row] = std::max(highs_[row], edges.possible_high);
-            }
-            if (lows_[row] < highs_[row]) { open_rows[n_open++] = static_cast<std::int32_t>(row); }
+            if (is_open(row)) { open_rows[n_open++] = static_cast<std::int32_t>(row); }
         }
         return open_rows.first(n_open);
     }
+
+    // A row's sieve lets pass what any of its open pairs may want; that of a row without open pairs, nothing.
+    void set_sieve(std::size_t row) noexcept {
+        lows_[row] = static_cast<float>(kBeyond);
+        highs_[row] = static_cast<float>(-kBeyond);
+        if (groups_.n_negatives(row) == 0) { return; }
+        const auto picks = pairs_.picks_of(row);
+        const auto d_ap = pairs_.d_ap_of(row);
+        for (std::size_t i = 0; i < picks.size(); ++i) {
+            if (picks[i] >= 0) { continue; }
+            const simd::Edges edges = decide_.edges(row, d_ap[i]);
+            lows_[row] = std::min(lows_[row], edges.possible_low);
+            highs_[row] = std::max(highs_[row], edges.possible_high);
+        }
+    }
+
+    bool is_open(std::size_t row) const noexcept { return lows_[row] < highs_[row]; }
 
     // -- a block of anchors against all columns ----------------------------------------------------------------------
 
@@ -184,7 +193,7 @@ class Search {
 
         constexpr std::size_t kAnchorsPerTask = 16;
         core::parallel_for(n_threads_, groups_.n_rows(), kAnchorsPerTask, [&](std::size_t row, std::size_t thread) noexcept {
-            if (lows_[row] < highs_[row]) { pick_from_archive(row, n_blocks, memory_[thread]); }
+            if (is_open(row)) { pick_from_archive(row, n_blocks, memory_[thread]); }
         });
         return true;
     }
@@ -215,7 +224,7 @@ class Search {
     // and before made_from it is to be found in mirrored.
     void archive(std::size_t row, std::size_t block, std::size_t n_blocks, std::size_t begin, std::size_t made_from,
                  std::size_t end, const float* mirrored, const float* distances, Cursor& cursor) noexcept {
-        if (!(lows_[row] < highs_[row]) || !reserve(cursor, end - begin)) { return; }
+        if (!is_open(row) || !reserve(cursor, end - begin)) { return; }
         Segment& segment = segment_of(row, block, n_blocks);
         segment = {static_cast<std::uint32_t>(cursor.at), 0};
         const auto keep = [&](std::size_t first, std::size_t last, const float* values) {
