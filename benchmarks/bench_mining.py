@@ -1,7 +1,7 @@
-"""Mining a batch: the native miner, the loop it replaces, and the matrix product that bounds it.
+"""Mining a batch: the native miner, everybody it competes with, and the matrix product that bounds it.
 
-pytest benchmarks/bench_mining.py                          all, timed
-pytest benchmarks/bench_mining.py --benchmark-disable      all, once, results checked only
+pytest benchmarks                          all, timed; `python -m benchmarks.report` makes better tables
+pytest benchmarks --benchmark-disable      all, once, answers judged only
 """
 
 from __future__ import annotations
@@ -10,83 +10,70 @@ import time
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from facenet_fast import mine_triplets
 
-from .regimes import Regime, pool
+from .jobs import STRATEGIES, Shape, judge, matrix_product, run
+from .regimes import REGIMES, Regime, pool
+from .rivals import RIVALS, Rival
+from .rules import MARGIN
+from .timing import PAUSE_SECONDS
 
-SHAPES = [(45, 40, 128), (45, 40, 512), (450, 4, 128), (450, 40, 128)]
-REGIMES: list[Regime] = ["trained", "untrained"]
-MARGIN = 0.2
-
-
-def predecessors_loop(
-    embeddings: npt.NDArray[np.float64], counts: list[int], margin: float, rng: np.random.RandomState
-) -> npt.NDArray[Any]:
-    """Select triplets pair by pair in numpy, on float64 rows, as trainers have done since 2016."""
-    triplets = []
-    start = 0
-    for count in counts:
-        for j in range(count - 1):
-            anchor = start + j
-            d_an = np.sum(np.square(embeddings[anchor] - embeddings), axis=1)
-            d_an[start : start + count] = np.nan
-            for positive in range(anchor + 1, start + count):
-                d_ap = np.sum(np.square(embeddings[anchor] - embeddings[positive]))
-                with np.errstate(invalid="ignore"):
-                    candidates = np.where(d_an - d_ap < margin)[0]
-                if len(candidates):
-                    triplets.append((anchor, positive, candidates[rng.randint(len(candidates))]))
-        start += count
-    return np.array(triplets).reshape(-1, 3)
+SHAPES: list[Shape] = [(45, 40, 128), (45, 40, 512), (450, 4, 128), (450, 40, 128)]
+PEER_SHAPES: list[Shape] = [(45, 10, 128), (45, 40, 128)]
+PEER_BYTES = 1e9
+N_THREADS = 2
 
 
-def assert_violating(
-    triplets: npt.NDArray[Any], embeddings: npt.NDArray[Any], labels: npt.NDArray[Any]
-) -> None:
-    a, p, n = (embeddings[column].astype(np.float64) for column in triplets.T)
-    assert len(triplets)
-    assert (((a - n) ** 2).sum(1) - ((a - p) ** 2).sum(1) < MARGIN + 1e-9).all()
-    assert (labels[triplets[:, 0]] == labels[triplets[:, 1]]).all()
-    assert (labels[triplets[:, 0]] != labels[triplets[:, 2]]).all()
-
-
-def name_group(benchmark: Any, shape: tuple[int, int, int], regime: Regime) -> None:
+def name_group(benchmark: Any, shape: Shape, regime: Regime) -> None:
     benchmark.group = f"{shape[0]} identities x {shape[1]} images x {shape[2]} numbers, {regime}"
 
 
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("strategy", ["vgg_face", "facenet"])
-def test_native(benchmark: Any, shape: tuple[int, int, int], regime: Regime, strategy: str) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_native(benchmark: Any, shape: Shape, regime: Regime, strategy: str) -> None:
     name_group(benchmark, shape, regime)
     embeddings, labels = pool(*shape, regime)
-    time.sleep(0.2)  # threads of the last matrix product may still spin
+    time.sleep(PAUSE_SECONDS)
     mined = benchmark(mine_triplets, embeddings, labels, strategy=strategy, margin=MARGIN, seed=1)
-    assert_violating(np.stack([mined.anchor, mined.positive, mined.negative], axis=1), embeddings, labels)
+    judge(f"`{strategy}`", (mined.anchor, mined.positive, mined.negative), embeddings, labels)
 
 
 @pytest.mark.parametrize("regime", REGIMES)
-@pytest.mark.parametrize("shape", [(45, 40, 128)], ids=str)
-def test_predecessors_loop(benchmark: Any, shape: tuple[int, int, int], regime: Regime) -> None:
+@pytest.mark.parametrize("shape", PEER_SHAPES, ids=str)
+@pytest.mark.parametrize("rival", RIVALS[len(STRATEGIES) :], ids=lambda rival: rival.name)
+def test_rival(benchmark: Any, rival: Rival, shape: Shape, regime: Regime) -> None:
     name_group(benchmark, shape, regime)
+    reason = rival.why_not(shape[0] * shape[1], shape[1], PEER_BYTES)
+    if reason:
+        pytest.skip(reason)
     embeddings, labels = pool(*shape, regime)
-    rows, counts, rng = embeddings.astype(np.float64), [shape[1]] * shape[0], np.random.RandomState(1)
-    triplets = benchmark.pedantic(predecessors_loop, (rows, counts, MARGIN, rng), rounds=3)
-    assert_violating(triplets, embeddings, labels)
-    # One negative a pair or none: the same pairs have one, whoever looks.
-    mined = mine_triplets(embeddings, labels, strategy="vgg_face", margin=MARGIN, seed=1)
-    np.testing.assert_array_equal(triplets[:, :2], np.stack([mined.anchor, mined.positive], axis=1))
+    mine = rival.prepare(embeddings, labels, N_THREADS)
+    time.sleep(PAUSE_SECONDS)
+    rival.judge(benchmark(mine), embeddings, labels)
 
 
 @pytest.mark.parametrize("regime", REGIMES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_matrix_product(benchmark: Any, shape: tuple[int, int, int], regime: Regime) -> None:
+def test_predecessors_pairs(regime: Regime) -> None:
+    # One negative a pair or none: the same pairs have one, whoever looks.
+    embeddings, labels = pool(45, 10, 128, regime)
+    loop = next(rival for rival in RIVALS if "predecessor" in rival.name)
+    anchors, positives, _ = loop.prepare(embeddings, labels, 1)()
+    mined = mine_triplets(embeddings, labels, strategy="vgg_face", margin=MARGIN, seed=1)
+    np.testing.assert_array_equal(mined.anchor, anchors)
+    np.testing.assert_array_equal(mined.positive, positives)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_matrix_product(benchmark: Any, shape: Shape, regime: Regime) -> None:
     name_group(benchmark, shape, regime)
     embeddings, _ = pool(*shape, regime)
-    columns = np.ascontiguousarray(embeddings.T)
-    out = np.empty((len(embeddings), len(embeddings)), np.float32)
-    benchmark(np.matmul, embeddings, columns, out=out)
-    np.testing.assert_allclose(np.diagonal(out), 1.0, atol=1e-5)
+    benchmark(matrix_product(embeddings, N_THREADS).call)
+
+
+def test_memory() -> None:
+    extra = run("measure_memory", 2, rival=RIVALS[0].name, shape=(45, 40, 128), regime="trained")
+    assert extra is None or 1e6 < extra < 30e6

@@ -15,15 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 Regime = Literal["trained", "untrained"]
+REGIMES: tuple[Regime, ...] = ("trained", "untrained")
 
 # Noise at which, on average, 3 % of the negatives violate a margin of 0.2, by embedding size.
-_TRAINED_NOISE = {128: 1.2813537597656248, 512: 1.656756591796875}
+_TRAINED_NOISE = {
+    32: 0.8953075,
+    64: 1.0905628,
+    128: 1.2813537597656248,
+    256: 1.4978084,
+    512: 1.656756591796875,
+    1024: 1.8086262,
+}
 
 
 def pool(
     n_identities: int, n_images: int, size: int, regime: Regime, seed: int = 20240607
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
-    """Return unit rows, the images of one identity together, and their labels."""
+    """Return unit rows, the images of one identity together, and labels; sizes: powers of 2, 32 to 1024."""
     rng = np.random.default_rng(seed)
     if regime == "trained":
         spectrum = np.sqrt((np.arange(size) + 1.0) ** -0.7)
@@ -40,4 +48,5 @@ def pool(
 
 
 def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    unit: npt.NDArray[Any] = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return unit

@@ -1,0 +1,290 @@
+"""What the report measures, each job in a process of its own: ``python -m benchmarks.jobs NAME ARGUMENTS``.
+
+`run` starts such a process and returns what the job returned; both ways it is JSON. `JOBS` is the only list.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet_fast import mine_triplets
+
+from .regimes import REGIMES, Regime, pool
+from .rivals import RIVALS, prepare_predecessors_loop
+from .rules import MARGIN, Rows
+from .timing import Contestant, Timing, take_turns
+
+STRATEGIES = ("vgg_face", "facenet")
+
+# An N x N output of more numbers is made in stripes.
+MOST_PRODUCTS = 4 * 10**8
+
+# Anchors x rows that the predecessor's loop is timed on; the rest of a larger batch is more of the same.
+LOOP_WORK = 4 * 10**6
+
+Shape = tuple[int, int, int]
+
+
+def run(job: str, n_threads: int, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
+    """Do a job in a fresh process in which every library uses so many threads."""
+    names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
+    limits = {f"{name}_NUM_THREADS": str(n_threads) for name in names}
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.jobs",
+        job,
+        json.dumps({**arguments, "n_threads": n_threads}),
+    ]
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **limits, **(environment or {})},
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# -- contestants ---------------------------------------------------------------------------------------------
+
+
+def native(rows: Rows, labels: Any, strategy: str, threads: int | None, isa: str | None = None) -> Contestant:
+    """Mining with a strategy, a number of threads, and an instruction set other than the best."""
+
+    @contextmanager
+    def with_isa() -> Iterator[None]:
+        from facenet_fast.mining.devices import load_core
+
+        before = load_core().instruction_set()
+        load_core().set_instruction_set(isa or before)
+        yield
+        load_core().set_instruction_set(before)
+
+    return Contestant(
+        lambda: mine_triplets(rows, labels, strategy=strategy, margin=MARGIN, seed=1, threads=threads),
+        with_isa,
+    )
+
+
+def matrix_product(rows: Rows, n_threads: int) -> Contestant:
+    """All N x N inner products by the BLAS that numpy brings, into memory that was used before."""
+    from threadpoolctl import ThreadpoolController
+
+    blas = ThreadpoolController()
+    columns = np.ascontiguousarray(rows.T)  # another matrix to BLAS, so that it makes both halves
+    n = min(len(rows), MOST_PRODUCTS // len(rows) + 1)
+    out = np.zeros((n, len(rows)), np.float32)
+
+    def multiply() -> None:
+        for begin in range(0, len(rows), n):
+            stripe = rows[begin : begin + n]
+            np.matmul(stripe, columns, out=out[: len(stripe)])
+
+    return Contestant(multiply, lambda: blas.limit(limits=n_threads, user_api="blas"))
+
+
+def predecessors_share(n_identities: int, n_images: int) -> int:
+    """Return how many identities the predecessor's loop is timed on."""
+    return min(n_identities, max(1, round(LOOP_WORK / (n_identities * n_images**2))))
+
+
+def judge(rival_name: str, answer: Any, rows: Rows, labels: Any) -> None:
+    """Hold an answer against the definition that the rival of that name implements."""
+    next(rival for rival in RIVALS if rival.name.endswith(rival_name)).judge(answer, rows, labels)
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------
+
+
+def measure_size(
+    shape: Shape, regime: Regime, n_threads: int, seconds: float, n_turns: int, with_all: bool = True
+) -> dict[str, Any]:
+    """Time both strategies beside the matrix product; with all: also on one thread, and the old loop."""
+    rows, labels = pool(*shape, regime)
+    contestants: dict[str, Contestant] = {}
+    for threads in (n_threads, 1) if with_all and n_threads > 1 else (n_threads,):
+        contestants |= {f"{name}@{threads}": native(rows, labels, name, threads) for name in STRATEGIES}
+        contestants[f"product@{threads}"] = matrix_product(rows, threads)
+    if with_all:
+        n_part = predecessors_share(*shape[:2])
+        contestants["loop"] = Contestant(prepare_predecessors_loop(rows, labels, n_part))
+    timings = take_turns(contestants, seconds, n_turns)
+    if with_all:
+        timings["loop"] = _scaled(timings["loop"], shape[0] / n_part)
+        for name in STRATEGIES:
+            mined = mine_triplets(rows, labels, strategy=name, margin=MARGIN, seed=1)
+            judge(f"`{name}`", (mined.anchor, mined.positive, mined.negative), rows, labels)
+    return {name: asdict(timing) for name, timing in timings.items()}
+
+
+def measure_instruction_sets(
+    shape: Shape, regime: Regime, strategy: str, n_threads: int, seconds: float, n_turns: int
+) -> dict[str, Any]:
+    """Time every instruction set that this build and machine offer, best first."""
+    from facenet_fast.mining.devices import load_core
+
+    rows, labels = pool(*shape, regime)
+    names = load_core().instruction_sets()
+    timings = take_turns(
+        {isa: native(rows, labels, strategy, n_threads, isa) for isa in names}, seconds, n_turns
+    )
+    return {name: asdict(timing) for name, timing in timings.items()}
+
+
+def measure_first_calls(shape: Shape, regime: Regime, strategy: str, n_threads: int) -> list[float]:
+    """Time the first calls of this process; the first one also loads the extension and starts the threads."""
+    rows, labels = pool(*shape, regime)
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        mine_triplets(rows, labels, strategy=strategy, margin=MARGIN, seed=1)
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def measure_small(shape: Shape, n_threads: int, seconds: float, n_turns: int) -> dict[str, Any]:
+    """Time small batches from Python to Python, with the threads that the library chooses itself."""
+    contestants: dict[str, Contestant] = {}
+    for regime in REGIMES:
+        rows, labels = pool(*shape, regime)
+        contestants |= {f"{regime} {name}": native(rows, labels, name, None) for name in STRATEGIES}
+    return {name: asdict(timing) for name, timing in take_turns(contestants, seconds, n_turns).items()}
+
+
+def measure_peers(
+    shape: Shape, regime: Regime, n_threads: int, seconds: float, n_turns: int, memory_limit: float
+) -> dict[str, Any]:
+    """Time every rival that can mine such a batch here, its answer judged; say why the others cannot."""
+    rows, labels = pool(*shape, regime)
+    found: dict[str, Any] = {}
+    contestants: dict[str, Contestant] = {}
+    scales: dict[str, float] = {}
+    for rival in RIVALS:
+        reason = rival.why_not(len(rows), shape[1], memory_limit)
+        if reason:
+            found[rival.name] = {"reason": reason}
+            continue
+        n_part = predecessors_share(*shape[:2])
+        if rival.prepare_part is not None and n_part < shape[0]:
+            contestants[rival.name] = Contestant(rival.prepare_part(rows, labels, n_part))
+            scales[rival.name] = shape[0] / n_part
+        else:
+            mine = rival.prepare(rows, labels, n_threads)
+            rival.judge(mine(), rows, labels)
+            contestants[rival.name] = Contestant(mine)
+    for name, timing in take_turns(contestants, seconds, n_turns).items():
+        found[name] = {**asdict(_scaled(timing, scales.get(name, 1.0))), "is_scaled": name in scales}
+    return found
+
+
+def measure_memory(rival: str, shape: Shape, regime: Regime, n_threads: int) -> float | None:
+    """Return by how many bytes a rival raises the peak of a process that has mined only a tiny batch before.
+
+    Its copies of the batch, its results and whatever stays allocated for the next call are counted. None
+    where the system does not tell.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    prepare = next(r for r in RIVALS if r.name == rival).prepare
+    prepare(*pool(4, 4, shape[2], regime), n_threads)()
+    rows, labels = pool(*shape, regime)
+    _give_memory_back()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _peak_bytes()
+    answer = prepare(rows, labels, n_threads)()
+    extra = _peak_bytes() - before
+    del answer
+    return extra
+
+
+def measure_beside_tensorflow(
+    shape: Shape, regime: Regime, strategy: str, n_threads: int, n_turns: int
+) -> dict[str, Any]:
+    """Time a train step and mining, alone and in alternation."""
+    from .beside_tensorflow import compare
+
+    return {name: asdict(t) for name, t in compare(shape, regime, strategy, n_threads, n_turns).items()}
+
+
+def describe_machine(n_threads: int) -> dict[str, Any]:
+    """Say what the numbers of this report are from."""
+    import platform
+
+    from threadpoolctl import threadpool_info
+
+    from facenet_fast.mining.devices import load_core
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    blas = (
+        " ".join(str(found[0][key]) for key in ("internal_api", "version", "architecture"))
+        if found
+        else "BLAS"
+    )
+    return {
+        "instruction_sets": load_core().instruction_sets(),
+        "processor": _processor(),
+        "n_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+    }
+
+
+def _scaled(timing: Timing, factor: float) -> Timing:
+    return Timing(timing.median * factor, timing.least * factor, timing.n_calls)
+
+
+def _give_memory_back() -> None:
+    """Return to the system what making the batch left in the heap: it would serve the rival uncounted."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # GNU's C library has it
+    if trim is not None:
+        trim(0)
+
+
+def _peak_bytes() -> float:
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return float(found[1]) * 1024 if found else 0.0
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.*)", path.read_text()) if path.exists() else None
+    return found[1] if found else "unknown processor"
+
+
+JOBS: dict[str, Callable[..., Any]] = {
+    job.__name__: job
+    for job in (
+        measure_size,
+        measure_instruction_sets,
+        measure_first_calls,
+        measure_small,
+        measure_peers,
+        measure_memory,
+        measure_beside_tensorflow,
+        describe_machine,
+    )
+}
+
+if __name__ == "__main__":
+    result = JOBS[sys.argv[1]](**json.loads(sys.argv[2]))
+    print()
+    print(json.dumps(result))

@@ -1,0 +1,370 @@
+"""Make the tables of docs/performance.md: ``python -m benchmarks.report [SECTION ...] [--quick] [--write]``.
+
+Every measurement runs in a process of its own (jobs.py), so that no batch finds the heap, the threads or the
+caches that another left; within one, contestants take turns (timing.py). `SECTIONS` is the only list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .jobs import STRATEGIES, Shape, run
+from .plots import Curves, plot_growth
+from .regimes import REGIMES
+from .rivals import RIVALS, say_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "docs/performance.md", ROOT / "README.md")
+GROWTH_PLOT = ROOT / "docs/images/mining_growth.png"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much is measured, and with how many threads."""
+
+    n_threads: int
+    write: bool
+    seconds: float = 2.0
+    sizes: tuple[Shape, ...] = (
+        (45, 40, 128),
+        (45, 40, 512),
+        (450, 4, 128),
+        (450, 40, 128),
+        (2500, 40, 128),
+    )
+    peer_sizes: tuple[Shape, ...] = ((45, 10, 128), (450, 4, 128), (45, 40, 128), (450, 40, 128))
+    n_identities: tuple[int, ...] = (3, 6, 12, 25, 45, 90, 180, 450)
+    embedding_sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    n_images: tuple[int, ...] = (2, 4, 10, 20, 40, 100, 200)
+    n_processes: int = 9
+    n_turns: int = 6
+
+    @property
+    def memory_limit(self) -> float:
+        """Bytes that a rival may need: half of what is free."""
+        if self.seconds < 1:
+            return 1e9
+        found = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
+        return float(found[1]) * 512 if found else 4e9
+
+
+def quick(n_threads: int, write: bool) -> Scope:
+    """Return a scope that takes a few minutes, and whose numbers are good for a look."""
+    return Scope(
+        n_threads,
+        write,
+        seconds=0.3,
+        sizes=((45, 40, 128), (45, 40, 512), (450, 4, 128)),
+        peer_sizes=((45, 10, 128), (45, 40, 128)),
+        n_identities=(6, 45, 90),
+        embedding_sizes=(32, 128, 512),
+        n_images=(4, 40, 200),
+        n_processes=3,
+        n_turns=3,
+    )
+
+
+# -- sections ------------------------------------------------------------------------------------------------
+
+
+def machine(scope: Scope) -> str:
+    """Say what was measured on."""
+    about = run("describe_machine", scope.n_threads)
+    return (
+        f"{about['processor']}, {about['n_cores']} cores of it, best instruction set "
+        f"`{about['instruction_sets'][0]}`; {scope.n_threads} threads where nothing else is said; "
+        f"Python {about['python']}, numpy {about['numpy']} with {about['blas']}."
+    )
+
+
+def sizes(scope: Scope) -> str:
+    """Compare both strategies with the matrix product, one thread, and the predecessor's loop."""
+    n = scope.n_threads
+    rows = []
+    for shape in scope.sizes:
+        for regime in REGIMES:
+            found = run(
+                "measure_size", n, shape=shape, regime=regime, seconds=scope.seconds, n_turns=scope.n_turns
+            )
+            ms = {name: timing["median"] * 1e3 for name, timing in found.items()}
+            for name in STRATEGIES:
+                own, alone, loop = ms[f"{name}@{n}"], ms[f"{name}@1"], ms["loop"]
+                extra = run("measure_memory", n, rival=f"facenet-fast, `{name}`", shape=shape, regime=regime)
+                rows.append(
+                    [
+                        _shape(shape),
+                        regime,
+                        f"`{name}`",
+                        _ms(own),
+                        f"{own / ms[f'product@{n}']:.2f}",
+                        _ms(alone),
+                        f"{alone / ms['product@1']:.2f}",
+                        f"{alone / own:.2f}",
+                        "-" if extra is None else f"{extra / 1e6:,.0f}",
+                        f"{loop / own:,.0f}" if name == "vgg_face" else "",
+                    ]
+                )
+            rows[-2][-1] += f" ({_ms(loop)} ms)"
+    header = (
+        f"P x K x D|regime|strategy|ms|times `sgemm`|ms, 1 thread|times `sgemm`, 1 thread|"
+        f"faster with {n} threads|extra MB|faster than the predecessor's loop"
+    )
+    return _table(header.split("|"), rows)
+
+
+def instruction_sets(scope: Scope) -> str:
+    """Compare what one build offers for older processors."""
+    rows: list[list[str]] = []
+    names: list[str] = []
+    for shape in scope.sizes[:3]:
+        for regime in REGIMES:
+            for strategy in STRATEGIES:
+                found = run(
+                    "measure_instruction_sets",
+                    scope.n_threads,
+                    shape=shape,
+                    regime=regime,
+                    strategy=strategy,
+                    seconds=scope.seconds / 2,
+                    n_turns=scope.n_turns,
+                )
+                names = list(found)
+                best = found[names[0]]["median"]
+                slower = [f"{found[name]['median'] / best:.2f} x" for name in names[1:]]
+                rows.append([_shape(shape), regime, f"`{strategy}`", f"{_ms(best * 1e3)} ms", *slower])
+    return _table(["P x K x D", "regime", "strategy", *(f"`{name}`" for name in names)], rows)
+
+
+def calls(scope: Scope) -> str:
+    """Time small batches, and the first calls of fresh processes."""
+    small = run(
+        "measure_small", scope.n_threads, shape=(32, 4, 128), seconds=scope.seconds / 2, n_turns=scope.n_turns
+    )
+    rows = [
+        [f"32 x 4 x 128, {name.split()[0]}, `{name.split()[1]}`", f"{timing['median'] * 1e3:.3f}"]
+        for name, timing in small.items()
+    ]
+    for regime in REGIMES:
+        processes = [
+            run(
+                "measure_first_calls", scope.n_threads, shape=(45, 40, 128), regime=regime, strategy="facenet"
+            )
+            for _ in range(scope.n_processes)
+        ]
+        for i, which in enumerate(("first", "second", "third")):
+            milliseconds = statistics.median(seconds[i] for seconds in processes) * 1e3
+            batch = f"45 x 40 x 128, {regime}, `facenet`, {which} call of a process"
+            rows.append([batch, _ms(milliseconds)])
+    return _table(["batch", "ms, from Python to Python"], rows)
+
+
+def peers(scope: Scope) -> str:
+    """Compare with what people use today; every answer has been judged."""
+    cells: dict[str, list[str]] = {rival.name: [] for rival in RIVALS}
+    notes = {}
+    for shape in scope.peer_sizes:
+        of_shape: dict[str, list[str]] = {name: [] for name in cells}
+        for regime in REGIMES:
+            found = run(
+                "measure_peers",
+                scope.n_threads,
+                shape=shape,
+                regime=regime,
+                seconds=scope.seconds / 2,
+                n_turns=scope.n_turns,
+                memory_limit=scope.memory_limit,
+            )
+            for name, result in found.items():
+                if "installed" in result.get("reason", ""):
+                    notes[name] = result["reason"]
+                sign = "~" if result.get("is_scaled") else ""
+                text = result["reason"] if "reason" in result else sign + _ms(result["median"] * 1e3)
+                of_shape[name].append("-" if name in notes else text)
+        for name, texts in of_shape.items():
+            cells[name].append(" / ".join(dict.fromkeys(texts)))
+    memory_shape = (45, 40, 128)
+    for rival in RIVALS:
+        if rival.why_not(1800, 40, scope.memory_limit):
+            cells[rival.name].append("-")
+            continue
+        extra = run("measure_memory", scope.n_threads, rival=rival.name, shape=memory_shape, regime="trained")
+        cells[rival.name].append("-" if extra is None else say_bytes(extra))
+    header = [
+        "",
+        "finds",
+        *(f"{_shape(shape)}, ms" for shape in scope.peer_sizes),
+        f"extra memory, {_shape(memory_shape)}",
+    ]
+    table = _table(header, [[rival.name, rival.finds, *cells[rival.name]] for rival in RIVALS])
+    return table + "".join(f"\n\n{name}: {reason}." for name, reason in notes.items())
+
+
+def tensorflow(scope: Scope) -> str:
+    """Say what a train step and mining do to each other."""
+    rows = []
+    for shape in scope.sizes[0], (32, 4, 128):
+        for regime in REGIMES:
+            found = run(
+                "measure_beside_tensorflow",
+                scope.n_threads,
+                shape=shape,
+                regime=regime,
+                strategy="facenet",
+                n_turns=scope.n_turns,
+            )
+            ms = {name: timing["median"] * 1e3 for name, timing in found.items()}
+            rows.append(
+                [
+                    _shape(shape),
+                    regime,
+                    _ms(ms["step"]),
+                    f"{_percent(ms['step, alternating'], ms['step'])}",
+                    _ms(ms["mining"]),
+                    f"{_percent(ms['mining, alternating'], ms['mining'])}",
+                    f"{_percent(ms['mining, caches used'], ms['mining'])}",
+                ]
+            )
+    header = "mined batch|regime|train step alone, ms|alternating|mining alone, ms|alternating|after a copy"
+    return _table(header.split("|"), rows)
+
+
+def growth(scope: Scope) -> str:
+    """Plot the cost as the batch grows in each of its dimensions, and as threads are added."""
+
+    def measure(points: Sequence[tuple[float, Shape, int]]) -> Curves:
+        curves: Curves = {}
+        for regime in REGIMES:
+            for x, shape, n in points:
+                found = run(
+                    "measure_size",
+                    n,
+                    shape=shape,
+                    regime=regime,
+                    seconds=scope.seconds / 4,
+                    n_turns=scope.n_turns,
+                    with_all=False,
+                )
+                for name in (*STRATEGIES, "product"):
+                    point = (x, found[f"{name}@{n}"]["median"] * 1e3)
+                    curves.setdefault((regime, name), []).append(point)
+        return curves
+
+    n = scope.n_threads
+    panels = {
+        "images in the batch, 40 an identity": measure(
+            [(p * 40, (p, 40, 128), n) for p in scope.n_identities]
+        ),
+        "numbers in an embedding (45 x 40 images)": measure(
+            [(d, (45, 40, d), n) for d in scope.embedding_sizes]
+        ),
+        "images an identity (1,800 in all)": measure([(k, (1800 // k, k, 128), n) for k in scope.n_images]),
+        "threads (45 x 40 x 128)": measure([(t, (45, 40, 128), t) for t in range(1, n + 1)]),
+    }
+    if scope.write:
+        plot_growth(panels, GROWTH_PLOT)
+    return "\n\n".join(f"*{panel}*\n\n{_curves_table(curves)}" for panel, curves in panels.items())
+
+
+SECTIONS: dict[str, Callable[[Scope], str]] = {
+    "machine": machine,
+    "sizes": sizes,
+    "instruction-sets": instruction_sets,
+    "calls": calls,
+    "peers": peers,
+    "tensorflow": tensorflow,
+    "growth": growth,
+}
+
+
+# -- text ----------------------------------------------------------------------------------------------------
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _curves_table(curves: Curves) -> str:
+    names = list(curves)
+    header = ["", *(f"{regime}, `{'sgemm' if name == 'product' else name}`" for regime, name in names)]
+    rows = [
+        [f"{x:,.0f}", *(_ms(curves[name][i][1]) for name in names)]
+        for i, (x, _) in enumerate(curves[names[0]])
+    ]
+    return _table(header, rows)
+
+
+def _shape(shape: Shape) -> str:
+    return " x ".join(str(n) for n in shape)
+
+
+def _ms(milliseconds: float) -> str:
+    digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
+    return f"{milliseconds:,.{digits}f}"
+
+
+def _percent(one: float, other: float) -> str:
+    return f"{(one / other - 1) * 100:+.0f} %"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+def write_section(name: str, text: str) -> None:
+    """Replace what lies between the section's marks in each of `PAGES` that has them."""
+    begin, end = f"<!-- benchmarks: {name} -->", "<!-- end of benchmarks -->"
+    for page in PAGES:
+        old = page.read_text()
+        new = re.sub(
+            f"({re.escape(begin)}\n).*?({re.escape(end)})",
+            lambda m: m[1] + text + "\n" + m[2],
+            old,
+            flags=re.DOTALL,
+        )
+        if new != old:
+            page.write_text(new)
+
+
+def main() -> None:
+    """Measure the sections asked for, print them, and write them where that is wished."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all"
+    )
+    parser.add_argument("--quick", action="store_true", help="small batches, few repetitions")
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into docs/performance.md and README.md"
+    )
+    parser.add_argument("--threads", type=int, default=_n_cores(), help="default: the cores of this process")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"SECTION must be one of {', '.join(SECTIONS)}; got {unknown[0]}")
+    if _read("/proc/loadavg") and os.getloadavg()[0] > 0.5:
+        print("warning: the machine is busy; its load is", os.getloadavg()[0], file=sys.stderr)
+    scope = (
+        quick(arguments.threads, arguments.write)
+        if arguments.quick
+        else Scope(arguments.threads, arguments.write)
+    )
+    for name in arguments.sections or SECTIONS:
+        text = SECTIONS[name](scope)
+        print(f"## {name}\n\n{text}\n", flush=True)
+        if arguments.write:
+            write_section(name, text)
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main()
