@@ -103,13 +103,17 @@ def test_a_square_of_the_right_size_is_unchanged(tmp_path, pixels):
     np.testing.assert_array_equal(decode_square(str(tmp_path / "x.png"), 24), pixels[:, :24])
 
 
-def test_the_middle_of_the_longer_side_is_kept(tmp_path, pixels):
-    Image.fromarray(pixels).save(tmp_path / "wide.png")
-    np.testing.assert_array_equal(decode_square(str(tmp_path / "wide.png"), 24), pixels[:, 8:32])
-    Image.fromarray(pixels.swapaxes(0, 1)).save(tmp_path / "tall.png")
-    np.testing.assert_array_equal(
-        decode_square(str(tmp_path / "tall.png"), 24), pixels[:, 8:32].swapaxes(0, 1)
-    )
+def test_the_whole_picture_is_kept(tmp_path):
+    # Quarters of one colour each: whatever the shape of the picture, each fills a quarter of the square.
+    quarters = np.array([[10, 90], [170, 250]], dtype=np.uint8)
+    for height, width in ((12, 40), (40, 12)):
+        picture = quarters.repeat(height // 2, axis=0).repeat(width // 2, axis=1)
+        Image.fromarray(picture).save(tmp_path / "x.png")
+        square = decode_square(str(tmp_path / "x.png"), 24)
+        assert square.shape == (24, 24, 3)
+        for row, column in np.ndindex(2, 2):
+            quarter = square[12 * row + 3 : 12 * row + 9, 12 * column + 3 : 12 * column + 9]
+            assert np.all(quarter == quarters[row, column])
 
 
 def test_reducing_averages_instead_of_picking(tmp_path):
