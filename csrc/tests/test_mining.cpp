@@ -112,12 +112,13 @@ mining::Workspace& shared_workspace() {
 // How many triplets there are in all bands together.
 template <class Scalar>
 std::size_t test_against_definition(const Problem<Scalar>& problem, double margin, std::uint64_t seed,
-                                    const std::string& what, const std::vector<int>& n_threads = {1, 2, 3, 8}) {
+                                    const std::string& what, const std::vector<int>& n_threads = {1, 2, 3, 8},
+                                    std::span<const simd::Kernels* const> tables = simd::available()) {
     std::size_t n_triplets = 0;
     for (const mining::Band& band : mining::kBands) {
         const auto expected = by_definition(problem, name_of(band), margin, seed);
         n_triplets += expected.size();
-        for (const simd::Kernels* kernels : simd::available()) {
+        for (const simd::Kernels* kernels : tables) {
             for (const int n : n_threads) {
                 const auto mined = mine(problem, {band, margin, seed, n}, *kernels, shared_workspace());
                 check::that(mined.bad_row < 0 && mined.triplets == expected,
@@ -186,8 +187,12 @@ void test_more_doubt_than_memory() {
     Chance chance(6);
     std::vector<std::size_t> counts(1773, 2);
     counts.push_back(1);
+    const auto best = simd::available().first(1);
     const auto problem = problem_of<float>(counts, 2, chance, [](auto, auto) { return 0.3; });
-    test_against_definition(problem, 0.2, 1, "doubt everywhere", {2});
+    test_against_definition(problem, 0.2, 1, "doubt everywhere", {2}, best);
+    counts.push_back(100);
+    const auto more = problem_of<float>(counts, 2, chance, [](auto, auto) { return 0.3; });
+    test_against_definition(more, 0.2, 1, "doubt everywhere, foreseen", {2}, best);
 }
 
 // Small whole numbers: most distances tie with each other and with the edges of the band.
@@ -201,6 +206,24 @@ void test_ties_and_duplicates() {
     for (const double value : {0.0, 0.3}) {
         const auto problem = problem_of<float>(equal_counts(6, 10), 8, chance, [&](auto, auto) { return value; });
         check::that(test_against_definition(problem, 0.2, 1, "all rows equal") == 6 * 45, "all pairs violate, none is semi-hard");
+    }
+}
+
+// Three values that float32 cannot hold: distances that tie, or nearly, and that float32 sums up to differ.
+void test_near_ties() {
+    Chance chance(7);
+    const double values[] = {0.1, 0.7, -0.3};
+    std::vector<std::size_t> many(mining::kSampleFromRows, 1);
+    std::fill_n(many.begin() + 3, 15, 6);
+    for (const auto& counts : {equal_counts(12, 8), many}) {
+        for (const std::size_t size : {20U, 128U}) {
+            const auto problem =
+                problem_of<double>(counts, size, chance, [&](auto, auto) { return values[chance.below(3)]; });
+            for (const double margin : {0.16, 0.84}) {
+                test_against_definition(problem, margin, 8, "near ties, float64", {2});
+                test_against_definition(in_float32(problem), margin, 8, "near ties, float32", {2});
+            }
+        }
     }
 }
 
@@ -301,6 +324,7 @@ int main(int n_arguments, char** arguments) {
     test_many_rows();
     test_more_doubt_than_memory();
     test_ties_and_duplicates();
+    test_near_ties();
     test_long_and_short_rows();
     test_odd_groups();
     test_random_batches(n_arguments > 1 ? std::stoull(arguments[1]) : 100);
