@@ -66,11 +66,15 @@ def resolve_strategy(strategy: str | Strategy) -> Strategy:
 
     Raises
     ------
+    TypeError
+        If it is neither a name nor a `Strategy`.
     ValueError
         If the name is no preset's; the message lists the presets.
     """
     if isinstance(strategy, Strategy):
         return strategy
+    if not isinstance(strategy, str):
+        raise TypeError(f"strategy must be a preset's name or a Strategy; got {strategy!r}")
     if strategy not in PRESETS:
         raise ValueError(f"strategy must be one of {', '.join(sorted(PRESETS))}; got {strategy!r}")
     return PRESETS[strategy]

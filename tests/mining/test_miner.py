@@ -229,6 +229,7 @@ def test_threads_may_mine_at_the_same_time() -> None:
         ({"margin": float("nan")}, ValueError, "margin must be positive and finite; got nan"),
         ({"margin": "wide"}, TypeError, "margin must be a number; got 'wide'"),
         ({"strategy": "hardest"}, ValueError, "strategy must be one of facenet, vgg_face; got 'hardest'"),
+        ({"strategy": ["facenet"]}, TypeError, "a preset's name or a Strategy; got ..facenet.."),
         ({"seed": -1}, ValueError, r"seed must be in \[0, 18446744073709551615\]; got -1"),
         ({"seed": 1.5}, TypeError, "seed must be a whole number; got 1.5"),
         ({"threads": 0}, ValueError, "threads must be in"),
