@@ -174,7 +174,8 @@ def measure_peers(
     found: dict[str, Any] = {}
     contestants: dict[str, Contestant] = {}
     scales: dict[str, float] = {}
-    for rival in RIVALS:
+    # This library comes first and asks OpenMP not to spin; the others read the environment before that.
+    for rival in reversed(RIVALS):
         reason = rival.why_not(len(rows), shape[1], memory_limit)
         if reason:
             found[rival.name] = {"reason": reason}

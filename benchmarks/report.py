@@ -220,19 +220,24 @@ def tensorflow(scope: Scope) -> str:
                 n_turns=scope.n_turns,
             )
             ms = {name: timing["median"] * 1e3 for name, timing in found.items()}
+            both = [sum(ms[f"{name}{how}"] for name in ("step", "mining")) for how in (", alternating", "")]
             rows.append(
                 [
                     _shape(shape),
                     regime,
                     _ms(ms["step"]),
-                    f"{_percent(ms['step, alternating'], ms['step'])}",
+                    _percent(ms["step, alternating"], ms["step"]),
                     _ms(ms["mining"]),
-                    f"{_percent(ms['mining, alternating'], ms['mining'])}",
-                    f"{_percent(ms['mining, caches used'], ms['mining'])}",
+                    _percent(ms["mining, alternating"], ms["mining"]),
+                    _percent(ms["mining, caches used"], ms["mining"]),
+                    _percent(*both),
                 ]
             )
-    header = "mined batch|regime|train step alone, ms|alternating|mining alone, ms|alternating|after a copy"
-    return _table(header.split("|"), rows)
+    header = [
+        *("mined batch", "regime", "train step alone, ms", "alternating"),
+        *("mining alone, ms", "alternating", "after a copy", "both, to their sum alone"),
+    ]
+    return _table(header, rows)
 
 
 def growth(scope: Scope) -> str:
