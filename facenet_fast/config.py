@@ -223,7 +223,7 @@ class TrainConfig(_Checked):
     )
     embedding_size: int = _setting(128, help="numbers in an embedding", group="network", minimum=1)
     dropout: float = _setting(
-        0.25,
+        0.4,
         help="fraction of features dropped before the bottleneck while training",
         group="network",
         converted={"keep_probability": lambda kept: round(1.0 - kept, 12)},
@@ -273,7 +273,7 @@ class TrainConfig(_Checked):
     )
 
     epochs: int = _setting(
-        20, help="epochs to train", group="optimisation", aliases=("max_nrof_epochs",), minimum=1
+        12, help="epochs to train", group="optimisation", aliases=("max_nrof_epochs",), minimum=1
     )
     epoch_size: int = _setting(25, help="optimiser steps in an epoch", group="optimisation", minimum=1)
     optimizer: str = _setting(
