@@ -177,7 +177,7 @@ def peers(scope: Scope) -> str:
                 scope.n_threads,
                 shape=shape,
                 regime=regime,
-                seconds=scope.seconds / 2,
+                seconds=scope.seconds,
                 n_turns=scope.n_turns,
                 memory_limit=scope.memory_limit,
             )
