@@ -61,7 +61,7 @@ def quick(n_threads: int, write: bool) -> Scope:
         n_threads,
         write,
         seconds=0.3,
-        sizes=((45, 40, 128), (45, 40, 512), (450, 4, 128)),
+        sizes=((45, 40, 128), (45, 40, 512), (450, 4, 128), (450, 40, 128)),
         peer_sizes=((45, 10, 128), (45, 40, 128)),
         n_identities=(6, 45, 90),
         embedding_sizes=(32, 128, 512),

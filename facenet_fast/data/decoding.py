@@ -73,8 +73,8 @@ def decode_square(path: str, size: int) -> _Pixels:
     """Read an image file as a square: the whole picture, stretched to ``size x size``.
 
     A portrait's forehead and chin tell people apart; cutting them off costs more than the changed
-    proportions, which are the same for all pictures of one shape. Resizing is bilinear with antialiasing (a triangle filter as wide as the reduction asks); an image
-    that is ``size x size`` comes through unchanged.
+    proportions, which are the same for all pictures of one shape. Resizing is bilinear with antialiasing (a
+    triangle filter as wide as the reduction asks); an image that is ``size x size`` comes through unchanged.
 
     Parameters
     ----------
