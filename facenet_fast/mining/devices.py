@@ -22,8 +22,8 @@ def load_core() -> ModuleType:
         If ``FACENET_FAST_ISA`` names an instruction set that this machine or build lacks; the message
         lists those it has.
     """
-    # OpenMP's idle workers would otherwise spin on for long on cores that TensorFlow wants. About a quarter of
-    # a millisecond bridges the gaps within a call: workers that sleep at once may be woken on the caller's own
+    # OpenMP's idle workers would otherwise spin on for long on cores that TensorFlow wants. A quarter of a
+    # millisecond bridges the gaps within a call: workers that sleep at once may be woken on the caller's
     # core, where a two-core virtual machine left them for 0.1 s (9.3 ms instead of 4.7 at 45 x 40 x 128).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
