@@ -40,13 +40,12 @@ class Picking {
     Picking(const Batch& batch, const Pairs& pairs, const Decider<Rule>& decide, std::uint64_t seed) noexcept
         : batch_(batch), groups_(pairs.groups), pairs_(pairs), decide_(decide), seed_(seed) {}
 
-    void reserve(std::span<PickMemory> memory) const {
-        for (PickMemory& own : memory) {
-            own.edges.take(groups_.largest());
-            own.distances.take(kLevels * stride());
-            own.columns.take(kLevels * stride());
-            own.exact.take(groups_.n_rows());
-        }
+    // Before a thread picks: nothing is allocated while it does.
+    void reserve(PickMemory& memory) const {
+        memory.edges.take(groups_.largest());
+        memory.distances.take(kLevels * stride());
+        memory.columns.take(kLevels * stride());
+        memory.exact.take(groups_.n_rows());
     }
 
     // Candidates may include columns that none of the pairs wants, but must not lack any that one may want.
@@ -128,6 +127,7 @@ class Picking {
                                          const Candidates& list, PickMemory& memory) const noexcept {
         const double d_ap = batch_.exact_squared_distance(anchor, positive);
         const auto exact = memory.exact.take(groups_.n_rows());
+        // Where the first level would be, whose list is the caller's own.
         std::int32_t* accepted = memory.columns.take(kLevels * stride()).data();
         float* distances = memory.distances.take(kLevels * stride()).data();
         const std::size_t n_possible = batch_.kernels().refilter(

@@ -57,14 +57,14 @@ class Search {
           archive_size_(archive_size),
           shared_(shared),
           memory_(memory),
-          lows_(shared.lows.take(groups_.n_rows() + simd::kSlack)),
-          highs_(shared.highs.take(groups_.n_rows() + simd::kSlack)) {}
+          lows_(shared.lows.take(groups_.n_rows())),
+          highs_(shared.highs.take(groups_.n_rows())) {}
 
     void run() {
         const auto open_rows = set_sieves();
         if (open_rows.empty()) { return; }
         batch_.make_panels(n_threads_);
-        for (SearchMemory& own : memory_) { picking_.reserve({&own.pick, 1}); }
+        for (SearchMemory& own : memory_) { picking_.reserve(own.pick); }
         const bool most_are_open = 2 * open_rows.size() > groups_.n_rows();
         if (!most_are_open || !by_blocks()) { by_rows(open_rows); }
     }

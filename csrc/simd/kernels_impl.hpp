@@ -76,35 +76,34 @@ unsigned inside(const float* values, std::size_t i, std::size_t n, typename V::F
     return n - i < V::kWidth ? mask & ((1U << (n - i)) - 1U) : mask;
 }
 
-template <class V>
-std::size_t filter(const float* values, std::size_t n, float low, float high, std::int32_t first, float* out_values,
-                   std::int32_t* out_columns) noexcept {
+// Those in [low, high), each with its column; columns_at(i) gives the columns of the block of values that starts at i.
+template <class V, class ColumnsAt>
+std::size_t keep(const float* values, std::size_t n, float low, float high, const ColumnsAt& columns_at,
+                 float* out_values, std::int32_t* out_columns) noexcept {
     const auto low_edge = V::broadcast(low);
     const auto high_edge = V::broadcast(high);
     std::size_t found = 0;
     for (std::size_t i = 0; i < n; i += V::kWidth) {
         const unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
         if (mask == 0) { continue; }
-        V::compress(mask, V::load_any(values + i), V::count_from(first + static_cast<std::int32_t>(i)),
-                    out_values + found, out_columns + found);
+        V::compress(mask, V::load_any(values + i), columns_at(i), out_values + found, out_columns + found);
         found += static_cast<std::size_t>(__builtin_popcount(mask));
     }
     return found;
 }
 
 template <class V>
+std::size_t filter(const float* values, std::size_t n, float low, float high, std::int32_t first, float* out_values,
+                   std::int32_t* out_columns) noexcept {
+    const auto counted = [first](std::size_t i) { return V::count_from(first + static_cast<std::int32_t>(i)); };
+    return keep<V>(values, n, low, high, counted, out_values, out_columns);
+}
+
+template <class V>
 std::size_t refilter(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
                      float* out_values, std::int32_t* out_columns) noexcept {
-    const auto low_edge = V::broadcast(low);
-    const auto high_edge = V::broadcast(high);
-    std::size_t found = 0;
-    for (std::size_t i = 0; i < n; i += V::kWidth) {
-        const unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
-        if (mask == 0) { continue; }
-        V::compress(mask, V::load_any(values + i), V::load_any(columns + i), out_values + found, out_columns + found);
-        found += static_cast<std::size_t>(__builtin_popcount(mask));
-    }
-    return found;
+    const auto given = [columns](std::size_t i) { return V::load_any(columns + i); };
+    return keep<V>(values, n, low, high, given, out_values, out_columns);
 }
 
 // One step of a transpose by halves: of two rows kStep apart, exchange the lanes that lie kStep apart across the diagonal.
