@@ -50,12 +50,12 @@ void copy_scaled(const Scalar* from, std::size_t size, double scale, float* to, 
 }
 
 // The bound. With u = 2^-24, rows a, b and their float32 copies a', b' (coordinates off by u relatively, if the caller's
-// are float64), a kernel computes fl(fl(A + B) - 2 fl(a'.b')), A = fl(|a'|^2), B = fl(|b'|^2). Of the squared distance
+// are float64), a kernel computes fl(fl(A + B) - 2 fl(a'.b')), A = fl(|a|^2), B = fl(|b|^2). Of the squared distance
 // of a and b that is off by at most, in terms of |a|^2 + |b|^2 >= 2 |a||b|, and each times (1 + O(u)),
 //   2 g |a||b| <= g (|a|^2 + |b|^2), g = D u / (1 - D u): the product, in any order of summation, fused or not;
 //   u, u and 2 u times it: the norms' rounding, their sum's, and the result's (at most 2 (|a|^2 + |b|^2));
-//   2 u (|a| + |b|)^2 <= 4 u times it: a', b' for a, b.
-// That is below (D + 8) u / (1 - D u); 16 instead of 8 leaves room for what float64 rounds away here and in the
+//   4 u |a||b| <= 2 u times it: a', b' for a, b in the product.
+// That is below (D + 6) u / (1 - D u); 16 instead of 6 leaves room for what float64 rounds away here and in the
 // specification, and for kSmallestCoordinate. The other row's squared norm is at most the longest row's, and a decision
 // compares two distances, d_ap and d_an: twice the bound.
 double uncertainty_per_squared_norm(std::size_t size) noexcept {
@@ -72,8 +72,8 @@ Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd:
       kernels_(kernels),
       memory_(memory),
       stride_(rounded_up(embeddings.size, simd::kRowMultiple)),
-      rows_(memory.rows.take((embeddings.n + kernels.tile_rows) * stride_)),
-      norms_(memory.norms.take(embeddings.n + kernels.tile_rows + kernels.panel_columns)),
+      rows_(memory.rows.take((embeddings.n + padding()) * stride_)),
+      norms_(memory.norms.take(embeddings.n + padding())),
       squared_norms_(memory.squared_norms.take(embeddings.n)) {
     std::visit(
         [&](const auto* values) {
@@ -102,9 +102,8 @@ Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd:
             squared_scale_ = std::ldexp(1.0, -2 * exponent);
             const double scale = std::ldexp(1.0, -exponent);
             core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
-                float* row = rows_.data() + g * stride_;
-                copy_scaled(row_of(g), size, scale, row, stride_);
-                squared_norms_[g] = sum_of_squares(row, stride_);
+                copy_scaled(row_of(g), size, scale, rows_.data() + g * stride_, stride_);
+                squared_norms_[g] *= squared_scale_;
                 norms_[g] = static_cast<float>(squared_norms_[g]);
             });
         },
@@ -130,14 +129,9 @@ void Batch::make_panels(int n_threads) {
     const std::size_t width = kernels_.panel_columns;
     panels_ = memory_.panels.take(n_panels() * width * stride_);
     std::ranges::fill(rows_.subspan(n() * stride_), 0.0F);
-    std::ranges::fill(norms_.subspan(n()), 0.0F);
+    std::ranges::fill(norms_.subspan(n()), kPaddingNorm);
     core::parallel_for(n_threads, n_panels(), 1, [&](std::size_t i, std::size_t) noexcept {
-        float* panel = panels_.data() + i * width * stride_;
-        const std::size_t n_columns = std::min(width, n() - i * width);
-        for (std::size_t column = 0; column < width; ++column) {
-            const float* from = row(i * width + std::min(column, n_columns - 1));
-            for (std::size_t k = 0; k < stride_; ++k) { panel[k * width + column] = from[k]; }
-        }
+        kernels_.interleave(row(i * width), stride_, stride_, panels_.data() + i * width * stride_);
     });
 }
 

@@ -23,6 +23,9 @@ struct Grouping {
     std::span<const std::int64_t> offsets;
 };
 
+// The squared norm that padding is given, so that it is far from every row.
+inline constexpr float kPaddingNorm = 64.0F;
+
 struct BatchMemory {
     core::Buffer<float> rows, norms, panels;
     core::Buffer<double> squared_norms;
@@ -55,10 +58,12 @@ class Batch {
     // The squared distance of two grouped rows as mining/reference.py computes it, in the caller's units.
     double exact_squared_distance(std::size_t g, std::size_t h) const noexcept;
 
-    // Interleave the rows for the tile kernel, once, before panel() is asked for; rows and norms go on with zeros for
-    // as far as the last tile reaches.
+    // Interleave the rows for the tile kernel, once, before panel() is asked for. As far as the last tile reaches, rows and
+    // norms go on with padding.
     void make_panels(int n_threads);
     std::size_t n_panels() const noexcept;
+    // Rows and columns that the last tiles may reach beyond the last row.
+    std::size_t padding() const noexcept { return kernels_.tile_rows + kernels_.panel_columns; }
     const float* panel(std::size_t i) const noexcept {
         return panels_.data() + i * kernels_.panel_columns * stride_;
     }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 
 #include "batch.hpp"
@@ -12,13 +11,7 @@ namespace mining {
 
 // No squared distance of scaled rows is as large as this.
 inline constexpr double kBeyond = 16.0;
-
-// Not more than x, and less than it by no more than a unit or two of its last place.
-inline float rounded_down(double x) noexcept {
-    const auto y = static_cast<float>(std::clamp(x, -kBeyond, kBeyond));
-    return y - (std::fabs(y) * 0x1p-23F + 0x1p-60F);
-}
-inline float rounded_up(double x) noexcept { return -rounded_down(-x); }
+static_assert(kPaddingNorm > 3 * kBeyond + 4, "no edge is beyond the distance of a row that is padding");
 
 template <class Rule>
 class Decider {
@@ -26,12 +19,17 @@ class Decider {
     Decider(const Batch& batch, double margin) noexcept
         : batch_(batch), margin_(margin), scaled_margin_(margin * batch.squared_scale()) {}
 
+    // What float32 leaves in doubt about an anchor's distances, on either side of an edge: their error, and three roundings
+    // of numbers below 2 * kBeyond, by 2^-20 at most, in the arithmetic of edges() itself.
+    float doubt(std::size_t anchor) const noexcept {
+        return static_cast<float>(std::min(batch_.uncertainty(anchor), 2 * kBeyond) + 0x1p-18);
+    }
+
     // Outside the possible interval there are no candidates of the pair, inside the sure one is nothing else.
-    simd::Edges edges(std::size_t anchor, float d_ap) const noexcept {
+    simd::Edges edges(float doubt, float d_ap) const noexcept {
         const Interval band = Rule::interval(static_cast<double>(d_ap), scaled_margin_);
-        const double doubt = batch_.uncertainty(anchor);
-        return {rounded_down(band.low - doubt), rounded_up(band.low + doubt), rounded_down(band.high - doubt),
-                rounded_up(band.high + doubt)};
+        const float low = clamped(band.low), high = clamped(band.high);
+        return {low - doubt, low + doubt, high - doubt, high + doubt};
     }
 
     static bool sure(const simd::Edges& edges, float d_an) noexcept {
@@ -52,6 +50,8 @@ class Decider {
     }
 
   private:
+    static float clamped(double x) noexcept { return static_cast<float>(std::clamp(x, -kBeyond, kBeyond)); }
+
     const Batch& batch_;
     double margin_, scaled_margin_;
 };

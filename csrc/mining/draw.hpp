@@ -18,6 +18,8 @@ namespace mining {
 
 // As in mining/reference.py.
 inline constexpr std::uint64_t kDraws = 32;
+inline constexpr std::uint64_t kMoreDraws = 4;
+inline constexpr std::uint64_t kRankDraw = std::uint64_t{1} << 32;
 inline constexpr std::uint64_t kPilotTrials = 512;
 inline constexpr std::uint64_t kPilotHits = kPilotTrials / 4;
 inline constexpr std::uint64_t kPilotStream = std::numeric_limits<std::uint64_t>::max();
@@ -42,9 +44,9 @@ class Drawing {
         constexpr std::size_t kAnchorsPerTask = 32;
         pilot_ = pilot_says_draw();
         for (DrawMemory& own : memory) {
-            own.columns.take(std::max(groups_.largest(), kSampled));
+            own.columns.take(room());
+            own.distances.take(room());
             own.open.take(groups_.largest());
-            own.distances.take(std::max(groups_.largest(), kSampled + simd::kSlack));
         }
         core::parallel_for(n_threads, groups_.n_rows(), kAnchorsPerTask,
                            [&](std::size_t anchor, std::size_t thread) noexcept { draw_for(anchor, memory[thread]); });
@@ -65,7 +67,7 @@ class Drawing {
             const std::int32_t rows[] = {static_cast<std::int32_t>(positive), static_cast<std::int32_t>(negative)};
             float distances[2];
             batch_.measure(anchor, rows, distances);
-            const simd::Edges edges = decide_.edges(anchor, distances[0]);
+            const simd::Edges edges = decide_.edges(decide_.doubt(anchor), distances[0]);
             hits += decide_(anchor, positive, negative, edges, distances[1]) ? 1 : 0;
         }
         return hits >= kPilotHits;
@@ -73,35 +75,45 @@ class Drawing {
 
     void draw_for(std::size_t anchor, DrawMemory& memory) const noexcept {
         const std::size_t n_pairs = groups_.n_pairs(anchor);
-        const auto columns = memory.columns.take(n_pairs);
+        const auto columns = memory.columns.take(room());
         for (std::size_t i = 0; i < n_pairs; ++i) { columns[i] = static_cast<std::int32_t>(anchor + 1 + i); }
-        batch_.measure(anchor, columns, pairs_.d_ap_of(anchor).data());
+        batch_.measure(anchor, columns.first(n_pairs), pairs_.d_ap_of(anchor).data());
         std::ranges::fill(pairs_.picks_of(anchor), kOpen);
+        if (groups_.n_negatives(anchor) == 0) { return; }
 
-        const std::size_t n_open = groups_.n_negatives(anchor) == 0 ? 0 : choose_pairs(anchor, memory);
-        close_by_draws(anchor, memory.open.take(groups_.largest()).first(n_open), memory);
+        auto open = memory.open.take(groups_.largest());
+        open = close_by_draws(anchor, open.first(choose_pairs(anchor, memory)), 0, kDraws, memory);
+        if (pilot_ && !open.empty()) {
+            const std::uint64_t n_more = groups_.n_rows() / (kMoreDraws * open.size());
+            close_by_draws(anchor, open, kDraws, n_more, memory);
+        }
     }
 
     // Lists the pairs that draw: all where the pilot says so; in a large batch else those of which several candidates are
     // among a few random negatives of the anchor. It is these that would let most columns through the anchor's sieve.
     std::size_t choose_pairs(std::size_t anchor, DrawMemory& memory) const noexcept {
         const std::size_t n_pairs = groups_.n_pairs(anchor);
-        const auto open = memory.open.take(n_pairs);
+        const auto open = memory.open.take(groups_.largest());
         if (pilot_) {
             for (std::size_t i = 0; i < n_pairs; ++i) { open[i] = static_cast<std::int32_t>(i); }
             return n_pairs;
         }
         if (groups_.n_rows() < kSampleFromRows) { return 0; }
         const core::Stream stream = core::AnchorStreams(seed_, anchor)(anchor);
-        const auto columns = memory.columns.take(kSampled);
+        const auto columns = memory.columns.take(room()).first(kSampled);
         for (std::size_t i = 0; i < kSampled; ++i) { columns[i] = draw_negative(anchor, stream, i); }
-        const auto distances = memory.distances.take(kSampled + simd::kSlack);
-        batch_.measure(anchor, columns, distances.data());
+        float* distances = memory.distances.take(room()).data();
+        batch_.measure(anchor, columns, distances);
+        const float nearest = *std::min_element(distances, distances + kSampled);
+
         const auto d_ap = pairs_.d_ap_of(anchor);
+        const float doubt = decide_.doubt(anchor);
         std::size_t n_open = 0;
         for (std::size_t i = 0; i < n_pairs; ++i) {
-            const simd::Edges edges = decide_.edges(anchor, d_ap[i]);
-            const simd::Counts inside = batch_.kernels().count(distances.data(), kSampled, edges);
+            const simd::Edges edges = decide_.edges(doubt, d_ap[i]);
+            // Most pairs have no use for even the nearest of them.
+            if (nearest >= edges.possible_high) { continue; }
+            const simd::Counts inside = batch_.kernels().count(distances, kSampled, edges);
             std::size_t hits = inside.sure;
             for (std::size_t j = 0; inside.possible != inside.sure && j < kSampled; ++j) {
                 const auto negative = static_cast<std::size_t>(columns[j]);
@@ -112,34 +124,50 @@ class Drawing {
         return n_open;
     }
 
-    // Round i tries the i-th draw of all pairs still open, so that their distances are computed side by side.
-    void close_by_draws(std::size_t anchor, std::span<std::int32_t> open, DrawMemory& memory) const noexcept {
+    // Draws first .. first + n of each open pair, until one is a candidate; returns the pairs that are open still. So many
+    // are tried at once, of some pairs or of one, that their distances do not wait for each other.
+    std::span<std::int32_t> close_by_draws(std::size_t anchor, std::span<std::int32_t> open, std::uint64_t first,
+                                           std::uint64_t n, DrawMemory& memory) const noexcept {
         const core::AnchorStreams streams(seed_, anchor);
         const auto picks = pairs_.picks_of(anchor);
         const auto d_ap = pairs_.d_ap_of(anchor);
-        for (const std::int32_t i : open) { picks[static_cast<std::size_t>(i)] = kOpenDrawn; }
-        for (std::uint64_t round = 0; round < kDraws && !open.empty(); ++round) {
-            const auto columns = memory.columns.take(open.size());
+        const float doubt = decide_.doubt(anchor);
+        std::int32_t* columns = memory.columns.take(room()).data();
+        float* distances = memory.distances.take(room()).data();
+        for (std::uint64_t done = 0; done < n && !open.empty();) {
+            const std::size_t n_each = std::min<std::size_t>(n - done, 1 + (kAtOnce - 1) / open.size());
             for (std::size_t j = 0; j < open.size(); ++j) {
-                const std::size_t positive = anchor + 1 + static_cast<std::size_t>(open[j]);
-                columns[j] = draw_negative(anchor, streams(positive), round);
+                const core::Stream stream = streams(anchor + 1 + static_cast<std::size_t>(open[j]));
+                for (std::size_t t = 0; t < n_each; ++t) {
+                    columns[j * n_each + t] = draw_negative(anchor, stream, first + done + t);
+                }
             }
-            const auto distances = memory.distances.take(open.size());
-            batch_.measure(anchor, columns, distances.data());
+            batch_.measure(anchor, {columns, open.size() * n_each}, distances);
             std::size_t n_left = 0;
             for (std::size_t j = 0; j < open.size(); ++j) {
                 const auto i = static_cast<std::size_t>(open[j]);
-                const auto negative = static_cast<std::size_t>(columns[j]);
-                const simd::Edges edges = decide_.edges(anchor, d_ap[i]);
-                if (decide_(anchor, anchor + 1 + i, negative, edges, distances[j])) {
-                    picks[i] = columns[j];
+                const simd::Edges edges = decide_.edges(doubt, d_ap[i]);
+                std::size_t t = j * n_each;
+                const std::size_t end = t + n_each;
+                while (t < end && !decide_(anchor, anchor + 1 + i, static_cast<std::size_t>(columns[t]), edges, distances[t])) {
+                    ++t;
+                }
+                if (t < end) {
+                    picks[i] = columns[t];
                 } else {
                     open[n_left++] = open[j];
                 }
             }
             open = open.first(n_left);
+            done += n_each;
         }
+        return open;
     }
+
+    static constexpr std::size_t kAtOnce = 16;
+
+    // What is measured at once at most.
+    std::size_t room() const noexcept { return std::max(groups_.largest() + kAtOnce, kSampled + simd::kSlack); }
 
     std::int32_t draw_negative(std::size_t anchor, const core::Stream& stream, std::uint64_t i) const noexcept {
         return static_cast<std::int32_t>(groups_.negative(anchor, stream.draw(i, groups_.n_negatives(anchor))));

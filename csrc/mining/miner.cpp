@@ -1,6 +1,7 @@
 #include "miner.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "../core/parallel.hpp"
 #include "decider.hpp"
@@ -11,6 +12,9 @@ namespace {
 
 // Multiply-adds of a full product below which waking a second thread costs more than it saves.
 constexpr double kSmallWork = 1 << 22;
+
+// Rows whose triplets a thread counts or writes at a time.
+constexpr std::size_t kRowsPerTask = 256;
 
 template <class Rule>
 void run(const Settings& settings, Batch& batch, const Pairs& pairs, Workspace& workspace) {
@@ -35,29 +39,32 @@ int threads_for(std::size_t n_rows, std::size_t size, int wished) noexcept {
 
 std::size_t mine(const Settings& settings, Batch& batch, const Groups& groups, Workspace& workspace) {
     const auto first_triplet = workspace.first_triplet.take(groups.n_rows() + 1);
-    std::ranges::fill(first_triplet, 0);
-    if (groups.n_pairs() == 0) { return 0; }
+    first_triplet[0] = 0;
+    if (groups.n_pairs() == 0) {
+        std::ranges::fill(first_triplet, 0);
+        return 0;
+    }
 
     const Pairs pairs = {groups, workspace.d_ap.take(groups.n_pairs()), workspace.picks.take(groups.n_pairs())};
     std::visit([&](auto rule) { run<decltype(rule)>(settings, batch, pairs, workspace); }, settings.band);
 
-    for (std::size_t row = 0; row < groups.n_rows(); ++row) {
-        const auto n = std::ranges::count_if(pairs.picks_of(row), [](std::int32_t pick) { return pick >= 0; });
-        first_triplet[row + 1] = first_triplet[row] + n;
-    }
+    core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
+        const auto picks = pairs.picks_of(row);
+        first_triplet[row + 1] = std::ssize(picks) - std::ranges::count(picks, kOpen);
+    });
+    std::inclusive_scan(first_triplet.begin(), first_triplet.end(), first_triplet.begin());
     return static_cast<std::size_t>(first_triplet.back());
 }
 
 void collect(const Groups& groups, std::span<const std::int32_t> order, Workspace& workspace, int n_threads,
              std::int32_t* anchors, std::int32_t* positives, std::int32_t* negatives) {
-    constexpr std::size_t kRowsPerTask = 256;
     const auto picks = workspace.picks.take(groups.n_pairs());
     const auto first_triplet = workspace.first_triplet.take(groups.n_rows() + 1);
     core::parallel_for(n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
         auto to = static_cast<std::size_t>(first_triplet[row]);
         for (std::size_t i = 0; i < groups.n_pairs(row); ++i) {
             const std::int32_t pick = picks[groups.first_pair(row) + i];
-            if (pick < 0) { continue; }
+            if (pick == kOpen) { continue; }
             anchors[to] = order[row];
             positives[to] = order[row + 1 + i];
             negatives[to] = order[static_cast<std::size_t>(pick)];

@@ -9,9 +9,8 @@
 
 namespace mining {
 
-// A pick that is not a row: the pair is still open, before or after its draws.
+// Stands for the pick of a pair that has none, or none yet.
 inline constexpr std::int32_t kOpen = -1;
-inline constexpr std::int32_t kOpenDrawn = -2;
 
 struct Pairs {
     const Groups& groups;

@@ -54,17 +54,15 @@ class Picking {
         const auto picks = pairs_.picks_of(anchor);
         const auto d_ap = pairs_.d_ap_of(anchor);
         const auto edges = memory.edges.take(picks.size());
-        for (std::size_t i = 0; i < picks.size(); ++i) {
-            if (picks[i] < 0) { edges[i] = decide_.edges(anchor, d_ap[i]); }
-        }
+        const float doubt = decide_.doubt(anchor);
+        for (std::size_t i = 0; i < picks.size(); ++i) { edges[i] = decide_.edges(doubt, d_ap[i]); }
         const Levels levels = nest(candidates, picks, edges, memory);
         bool exact_begun = false;
         for (std::size_t i = 0; i < picks.size(); ++i) {
             if (picks[i] >= 0) { continue; }
             const Candidates& list = levels.narrowest(edges[i].possible_high);
             const simd::Counts found = batch_.kernels().count(list.distances, list.n, edges[i]);
-            const std::uint64_t n_draws = picks[i] == kOpenDrawn ? kDraws : 0;
-            const auto rank_among = [&](std::size_t n) { return streams(anchor + 1 + i).draw(n_draws, n); };
+            const auto rank_among = [&](std::size_t n) { return streams(anchor + 1 + i).draw(kRankDraw, n); };
             if (found.possible == found.sure) {
                 if (found.sure == 0) { continue; }
                 const std::size_t place = batch_.kernels().select(
@@ -113,7 +111,7 @@ class Picking {
             float* distances = memory.distances.take(kLevels * stride()).data() + levels.n * stride();
             std::int32_t* columns = memory.columns.take(kLevels * stride()).data() + levels.n * stride();
             const std::size_t n =
-                batch_.kernels().refilter(wider.distances, wider.columns, wider.n,
+                batch_.kernels().filter(wider.distances, wider.columns, wider.n,
                                           std::numeric_limits<float>::lowest(), bound, distances, columns);
             levels.lists[levels.n] = {distances, columns, n};
             levels.bounds[levels.n] = bound;
@@ -130,7 +128,7 @@ class Picking {
         // Where the first level would be, whose list is the caller's own.
         std::int32_t* accepted = memory.columns.take(kLevels * stride()).data();
         float* distances = memory.distances.take(kLevels * stride()).data();
-        const std::size_t n_possible = batch_.kernels().refilter(
+        const std::size_t n_possible = batch_.kernels().filter(
             list.distances, list.columns, list.n, edges.possible_low, edges.possible_high, distances, accepted);
         std::size_t n_accepted = 0;
         for (std::size_t i = 0; i < n_possible; ++i) {

@@ -1,5 +1,5 @@
 // Second pass: every anchor with an open pair meets every column. Tiles of distances are made in cache, sieved to the
-// few that any open pair of the row could want, and forgotten.
+// few that any open pair of the row could want as they leave the registers, and forgotten.
 //
 // Where most anchors are open, a tile serves both of its sides (by_blocks): half the products, but what passes the sieves
 // is kept until every tile is done. Where few are, or where too much would have to be kept, a block of anchors meets all
@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -29,15 +30,17 @@ struct Segment {
 };
 
 struct SearchMemory {
-    core::Buffer<float> tile, mirrored, norms, rows, distances;
+    core::Buffer<float> tile, norms, limits, rows, distances;
+    core::Buffer<std::uint64_t> row_bits, column_bits;
+    core::Buffer<std::uint32_t> counts;
+    core::Buffer<std::size_t> places, n_candidates;
     core::Buffer<std::int32_t> columns;
-    core::Buffer<std::size_t> n_candidates;
     PickMemory pick;
 };
 
 struct SharedSearchMemory {
     core::Buffer<std::int32_t> open_rows;
-    core::Buffer<float> lows, highs, archived_distances;
+    core::Buffer<float> limits, archived_distances;
     core::Buffer<std::int32_t> archived_columns;
     core::Buffer<Segment> segments;
 };
@@ -57,8 +60,7 @@ class Search {
           archive_size_(archive_size),
           shared_(shared),
           memory_(memory),
-          lows_(shared.lows.take(groups_.n_rows())),
-          highs_(shared.highs.take(groups_.n_rows())) {}
+          limits_(shared.limits.take(groups_.n_rows() + batch.padding())) {}
 
     void run() {
         const auto open_rows = set_sieves();
@@ -73,6 +75,7 @@ class Search {
     // Returns the rows that have open pairs.
     std::span<const std::int32_t> set_sieves() {
         constexpr std::size_t kRowsPerTask = 128;
+        std::ranges::fill(limits_.subspan(groups_.n_rows()), kClosed);
         core::parallel_for(n_threads_, groups_.n_rows(), kRowsPerTask,
                            [&](std::size_t row, std::size_t) noexcept { set_sieve(row); });
         const auto open_rows = shared_.open_rows.take(groups_.n_rows());
@@ -83,36 +86,41 @@ class Search {
         return open_rows.first(n_open);
     }
 
-    // A row's sieve lets pass what any of its open pairs may want; that of a row without open pairs, nothing.
+    // The sieve of a row without open pairs; no other is as tight.
+    static constexpr float kClosed = -4.0F * static_cast<float>(kBeyond);
+
+    // A row's sieve lets pass whatever is not too far for all of its open pairs: the end of a band rises with d_ap.
     void set_sieve(std::size_t row) noexcept {
-        lows_[row] = static_cast<float>(kBeyond);
-        highs_[row] = static_cast<float>(-kBeyond);
-        if (groups_.n_negatives(row) == 0) { return; }
         const auto picks = pairs_.picks_of(row);
         const auto d_ap = pairs_.d_ap_of(row);
+        bool open = false;
+        float greatest = std::numeric_limits<float>::lowest();
         for (std::size_t i = 0; i < picks.size(); ++i) {
-            if (picks[i] >= 0) { continue; }
-            const simd::Edges edges = decide_.edges(row, d_ap[i]);
-            lows_[row] = std::min(lows_[row], edges.possible_low);
-            highs_[row] = std::max(highs_[row], edges.possible_high);
+            if (picks[i] != kOpen) { continue; }
+            open = true;
+            greatest = std::max(greatest, d_ap[i]);
         }
+        open = open && groups_.n_negatives(row) != 0;
+        limits_[row] = open ? decide_.edges(decide_.doubt(row), greatest).possible_high : kClosed;
     }
 
-    bool is_open(std::size_t row) const noexcept { return lows_[row] < highs_[row]; }
+    bool is_open(std::size_t row) const noexcept { return limits_[row] > kClosed; }
 
     // -- a block of anchors against all columns ----------------------------------------------------------------------
 
+    // A block's chunk of distances (56 KB) is still in L2 when it is sifted.
+    static constexpr std::size_t kChunk = simd::kBitColumns;
     // Several tiles high, so that a panel is read from L1 by all but the first.
     static constexpr std::size_t kAnchors = 56;
-    // A block's chunk of distances (56 KB) is still in L2 when it is sieved.
-    static constexpr std::size_t kChunk = 256;
 
     void by_rows(std::span<const std::int32_t> open_rows) {
         const std::size_t height = kAnchors / kernels_.tile_rows * kernels_.tile_rows;
         for (SearchMemory& own : memory_) {
             own.rows.take(height * batch_.stride());
             own.norms.take(height);
+            own.limits.take(height);
             own.tile.take(height * kChunk + simd::kSlack);
+            own.row_bits.take(height * simd::kBitWords);
             own.distances.take(height * stride());
             own.columns.take(height * stride());
             own.n_candidates.take(height);
@@ -126,7 +134,7 @@ class Search {
 
     void search_rows(std::span<const std::int32_t> anchors, std::size_t height, SearchMemory& own) const noexcept {
         const auto rows = own.rows.take(height * batch_.stride());
-        const auto norms = own.norms.take(height);
+        const auto norms = own.norms.take(height), limits = own.limits.take(height);
         const auto n_candidates = own.n_candidates.take(height);
         std::ranges::fill(n_candidates, std::size_t{0});
         for (std::size_t r = 0; r < height; ++r) {
@@ -134,22 +142,25 @@ class Search {
             const auto anchor = static_cast<std::size_t>(anchors[std::min(r, anchors.size() - 1)]);
             std::copy_n(batch_.row(anchor), batch_.stride(), rows.data() + r * batch_.stride());
             norms[r] = batch_.norms()[anchor];
+            limits[r] = limits_[anchor];
         }
-        float* tile = own.tile.take(height * kChunk + simd::kSlack).data();
+        const Side side = {rows.data(), norms.data(), limits.data(), anchors.size()};
+        const Map map = {own.tile.take(height * kChunk + simd::kSlack).data(), kChunk,
+                         own.row_bits.take(height * simd::kBitWords).data(), nullptr};
         float* distances = own.distances.take(height * stride()).data();
         std::int32_t* columns = own.columns.take(height * stride()).data();
 
         for (std::size_t begin = 0; begin < groups_.n_rows(); begin += kChunk) {
             const std::size_t end = std::min(begin + kChunk, groups_.n_rows());
-            make_tile(rows.data(), norms.data(), anchors.size(), begin, end, tile, kChunk, false);
+            make_tiles(side, begin, end, map, 0);
             for (std::size_t r = 0; r < anchors.size(); ++r) {
                 const auto anchor = static_cast<std::size_t>(anchors[r]);
-                for_negatives(anchor, begin, end, [&](std::size_t from, std::size_t to) {
-                    const std::size_t at = r * stride() + n_candidates[r];
-                    n_candidates[r] += kernels_.filter(tile + r * kChunk + (from - begin), to - from, lows_[anchor],
-                                                       highs_[anchor], static_cast<std::int32_t>(from),
-                                                       distances + at, columns + at);
-                });
+                const std::size_t at = r * stride() + n_candidates[r];
+                clear_bits(map.row_bits + r * simd::kBitWords, std::clamp(groups_.begin(anchor), begin, end) - begin,
+                           std::clamp(groups_.end(anchor), begin, end) - begin);
+                n_candidates[r] += kernels_.sift_row(map.distances + r * kChunk, map.row_bits + r * simd::kBitWords,
+                                                     end - begin, static_cast<std::int32_t>(begin), distances + at,
+                                                     columns + at);
             }
         }
         for (std::size_t r = 0; r < anchors.size(); ++r) {
@@ -172,12 +183,15 @@ class Search {
         const std::size_t side = block_side();
         const std::size_t n_blocks = (groups_.n_rows() + side - 1) / side;
         if (expected_to_pass() > static_cast<double>(archive_size_)) { return false; }
-        shared_.archived_distances.take(archive_size_);
-        shared_.archived_columns.take(archive_size_);
-        shared_.segments.take(groups_.n_rows() * n_blocks);
+        shared_.archived_distances.take(archive_size_ + simd::kSlack);
+        shared_.archived_columns.take(archive_size_ + simd::kSlack);
+        shared_.segments.take(groups_.n_rows() * (n_blocks + 1));
         for (SearchMemory& own : memory_) {
             own.tile.take(side * side + simd::kSlack);
-            own.mirrored.take(side * side + simd::kSlack);
+            own.row_bits.take(side * simd::kBitWords);
+            own.column_bits.take(side * simd::kBitWords);
+            own.counts.take(simd::kBitColumns);
+            own.places.take(simd::kBitColumns);
             own.distances.take(stride());
             own.columns.take(stride());
         }
@@ -198,58 +212,72 @@ class Search {
         return true;
     }
 
+    // Distances between a block of rows, on the left, and the same or a later one: the left rows look at the right ones, and
+    // these back at them. Of a block with itself only what lies right of the diagonal is made.
     void search_block(std::size_t left, std::size_t right, std::size_t n_blocks, SearchMemory& own,
                       Cursor& cursor) noexcept {
         const std::size_t side = block_side();
         const std::size_t row_begin = left * side, row_end = std::min(row_begin + side, groups_.n_rows());
         const std::size_t begin = right * side, end = std::min(begin + side, groups_.n_rows());
-        float* tile = own.tile.take(side * side + simd::kSlack).data();
-        float* mirrored = own.mirrored.take(side * side + simd::kSlack).data();
-        const bool diagonal = left == right;
-        make_tile(batch_.row(row_begin), batch_.norms() + row_begin, row_end - row_begin, begin, end, tile, side, diagonal);
-        kernels_.transpose(tile, side, mirrored);
+        const std::size_t n_rows = row_end - row_begin;
+        const Map map = {own.tile.take(side * side + simd::kSlack).data(), side,
+                         own.row_bits.take(side * simd::kBitWords).data(),
+                         own.column_bits.take(side * simd::kBitWords).data()};
+        std::fill_n(map.row_bits, side * simd::kBitWords, 0);
+        std::fill_n(map.column_bits, side * simd::kBitWords, 0);
+        make_tiles({batch_.row(row_begin), batch_.norms() + row_begin, limits_.data() + row_begin, n_rows}, begin, end, map,
+                   left == right ? n_rows : 0);
 
-        for (std::size_t r = 0; r < row_end - row_begin; ++r) {
-            const std::size_t made_from = begin + (diagonal ? first_made(r) : 0);
-            archive(row_begin + r, right, n_blocks, begin, made_from, end, mirrored + r * side, tile + r * side, cursor);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            const std::size_t row = row_begin + r;
+            std::uint64_t* bits = map.row_bits + r * simd::kBitWords;
+            if (groups_.end(row) > begin) {
+                // What is left of the row's own identity is the other side's.
+                const std::size_t own_end = std::min(groups_.end(row), end) - begin;
+                clear_bits(bits, 0, own_end);
+                clear_bits(map.column_bits + r * simd::kBitWords, 0, own_end);
+            }
+            if (!is_open(row)) { continue; }
+            if (!reserve(cursor, end - begin)) { return; }
+            const std::size_t n = kernels_.sift_row(map.distances + r * side, bits, end - begin,
+                                                    static_cast<std::int32_t>(begin), archived_distances() + cursor.at,
+                                                    archived_columns() + cursor.at);
+            segment_of(row, right + 1, n_blocks) = {static_cast<std::uint32_t>(cursor.at), static_cast<std::uint32_t>(n)};
+            cursor.at += n;
         }
-        if (diagonal) { return; }
+
+        std::uint32_t* counts = own.counts.take(simd::kBitColumns).data();
+        std::size_t* places = own.places.take(simd::kBitColumns).data();
+        kernels_.count_columns(map.column_bits, n_rows, counts);
         for (std::size_t c = 0; c < end - begin; ++c) {
-            const float* column = mirrored + c * side;
-            archive(begin + c, left, n_blocks, row_begin, row_begin, row_end, column, column, cursor);
+            if (!reserve(cursor, counts[c])) { return; }
+            segment_of(begin + c, left, n_blocks) = {static_cast<std::uint32_t>(cursor.at), counts[c]};
+            places[c] = cursor.at;
+            cursor.at += counts[c];
         }
+        kernels_.sift_columns(map.distances, side, map.column_bits, n_rows, static_cast<std::int32_t>(row_begin), places,
+                              archived_distances(), archived_columns());
     }
 
-    // Keeps what passes the row's sieve of a block's columns [begin, end); distances[column - begin] is that to a column,
-    // and before made_from it is to be found in mirrored.
-    void archive(std::size_t row, std::size_t block, std::size_t n_blocks, std::size_t begin, std::size_t made_from,
-                 std::size_t end, const float* mirrored, const float* distances, Cursor& cursor) noexcept {
-        if (!is_open(row) || !reserve(cursor, end - begin)) { return; }
-        Segment& segment = segment_of(row, block, n_blocks);
-        segment = {static_cast<std::uint32_t>(cursor.at), 0};
-        const auto keep = [&](std::size_t first, std::size_t last, const float* values) {
-            for_negatives(row, first, last, [&](std::size_t from, std::size_t to) {
-                cursor.at += kernels_.filter(values + (from - begin), to - from, lows_[row], highs_[row],
-                                             static_cast<std::int32_t>(from), archived_distances() + cursor.at,
-                                             archived_columns() + cursor.at);
-            });
-        };
-        keep(begin, made_from, mirrored);
-        keep(made_from, end, distances);
-        segment.n = static_cast<std::uint32_t>(cursor.at) - segment.begin;
-    }
-
+    // The columns of a row are in order: as a right row it looked at blocks up to its own, then, as a left row, at its own
+    // and those after it.
     void pick_from_archive(std::size_t row, std::size_t n_blocks, SearchMemory& own) const noexcept {
         float* distances = own.distances.take(stride()).data();
         std::int32_t* columns = own.columns.take(stride()).data();
         std::size_t n = 0;
-        for (std::size_t block = 0; block < n_blocks; ++block) {
-            const Segment segment = segment_of(row, block, n_blocks);
-            std::copy_n(archived_distances() + segment.begin, segment.n, distances + n);
-            std::copy_n(archived_columns() + segment.begin, segment.n, columns + n);
+        for (std::size_t i = 0; i <= n_blocks; ++i) {
+            const Segment segment = segment_of(row, i, n_blocks);
+            copy_whole(archived_distances() + segment.begin, segment.n, distances + n);
+            copy_whole(archived_columns() + segment.begin, segment.n, columns + n);
             n += segment.n;
         }
         picking_.pick_for(row, {distances, columns, n}, own.pick);
+    }
+
+    // Most segments are shorter than a call of memcpy: copies kSlack at a time, and what lies behind the last along.
+    template <class T>
+    static void copy_whole(const T* from, std::size_t n, T* to) noexcept {
+        for (std::size_t i = 0; i < n; i += simd::kSlack) { std::copy_n(from + i, simd::kSlack, to + i); }
     }
 
     // Makes sure that the cursor can take n entries and what a kernel writes behind them.
@@ -274,7 +302,7 @@ class Search {
             float distances[kProbes];
             for (std::size_t j = 0; j < kProbes; ++j) { columns[j] = static_cast<std::int32_t>((n * j + row) / kProbes % n); }
             batch_.measure(row, columns, distances);
-            for (const float distance : distances) { passed += lows_[row] <= distance && distance < highs_[row] ? 1 : 0; }
+            for (const float distance : distances) { passed += distance < limits_[row] ? 1 : 0; }
         }
         return static_cast<double>(passed) / static_cast<double>(kProbes * kProbes) * static_cast<double>(n) *
                static_cast<double>(n);
@@ -282,48 +310,58 @@ class Search {
 
     // -- what both share ---------------------------------------------------------------------------------------------
 
-    // Distances of n_rows rows to columns [begin, end), where begin is a multiple of the panels' width. Of a block on the
-    // diagonal, panels that lie wholly left of it are left out: see first_made().
-    void make_tile(const float* rows, const float* norms, std::size_t n_rows, std::size_t begin, std::size_t end,
-                   float* tile, std::size_t tile_stride, bool diagonal) const noexcept {
+    // Rows that look at columns.
+    struct Side {
+        const float *rows, *norms, *limits;
+        std::size_t n;
+    };
+
+    // Distances of rows to columns, and which of them each row and, if that is asked, each column lets pass.
+    struct Map {
+        float* distances;
+        std::size_t stride;
+        std::uint64_t *row_bits, *column_bits;
+    };
+
+    // Distances of rows to columns [begin, end), where begin is a multiple of the panels' width. If the first n_diagonal
+    // rows are those columns themselves, tiles that lie wholly below the diagonal are left out.
+    void make_tiles(const Side& side, std::size_t begin, std::size_t end, const Map& map,
+                    std::size_t n_diagonal) const noexcept {
+        const std::size_t stride = batch_.stride();
         for (std::size_t column = begin; column < end; column += kernels_.panel_columns) {
             const float* panel = batch_.panel(column / kernels_.panel_columns);
-            const std::size_t n = diagonal ? std::min(n_rows, column - begin + kernels_.panel_columns) : n_rows;
+            const std::size_t at = column - begin;
+            const std::size_t n = n_diagonal == 0 ? side.n : std::min(side.n, at + kernels_.panel_columns);
             for (std::size_t r = 0; r < n; r += kernels_.tile_rows) {
-                kernels_.tile(rows + r * batch_.stride(), norms + r, batch_.stride(), panel, batch_.norms() + column,
-                              batch_.stride(), tile + r * tile_stride + (column - begin), tile_stride);
+                kernels_.tile(side.rows + r * stride, side.norms + r, stride, panel, batch_.norms() + column, stride,
+                              {side.limits + r, limits_.data() + column}, at,
+                              map.distances + r * map.stride + at, map.stride, map.row_bits + r * simd::kBitWords,
+                              map.column_bits == nullptr ? nullptr : map.column_bits + r * simd::kBitWords);
             }
         }
     }
 
-    // Row r of a block on the diagonal has distances from this column of the block on; those before it are its mirror's.
-    std::size_t first_made(std::size_t r) const noexcept {
-        const std::size_t tile_row = r / kernels_.tile_rows * kernels_.tile_rows;
-        return tile_row / kernels_.panel_columns * kernels_.panel_columns;
-    }
-
-    // The columns of [begin, end) that are of another identity than the row: up to two stretches.
-    template <class Visit>
-    void for_negatives(std::size_t row, std::size_t begin, std::size_t end, const Visit& visit) const noexcept {
-        const std::size_t own_begin = std::clamp(groups_.begin(row), begin, end);
-        const std::size_t own_end = std::clamp(groups_.end(row), begin, end);
-        if (begin < own_begin) { visit(begin, own_begin); }
-        if (own_end < end) { visit(own_end, end); }
+    static void clear_bits(std::uint64_t* bits, std::size_t begin, std::size_t end) noexcept {
+        for (std::size_t i = begin; i < end;) {
+            const std::size_t n = std::min(64 - i % 64, end - i);
+            bits[i / 64] &= ~((~std::uint64_t{0} >> (64 - n)) << (i % 64));
+            i += n;
+        }
     }
 
     std::size_t stride() const noexcept { return groups_.n_rows() + simd::kSlack; }
 
     // Whole tiles on both sides; two blocks of rows and their tile (200 KB each at 128 numbers) fit L2.
     std::size_t block_side() const noexcept {
-        const std::size_t unit = std::lcm(std::lcm(kernels_.tile_rows, kernels_.panel_columns), simd::kRowMultiple);
+        const std::size_t unit = std::lcm(kernels_.tile_rows, kernels_.panel_columns);
         return std::max<std::size_t>(240 / unit, 1) * unit;
     }
 
-    Segment& segment_of(std::size_t row, std::size_t block, std::size_t n_blocks) const noexcept {
-        return shared_.segments.take(groups_.n_rows() * n_blocks)[row * n_blocks + block];
+    Segment& segment_of(std::size_t row, std::size_t i, std::size_t n_blocks) const noexcept {
+        return shared_.segments.take(groups_.n_rows() * (n_blocks + 1))[row * (n_blocks + 1) + i];
     }
-    float* archived_distances() const noexcept { return shared_.archived_distances.take(archive_size_).data(); }
-    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(archive_size_).data(); }
+    float* archived_distances() const noexcept { return shared_.archived_distances.take(archive_size_ + simd::kSlack).data(); }
+    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(archive_size_ + simd::kSlack).data(); }
 
     Batch& batch_;
     const simd::Kernels& kernels_;
@@ -335,7 +373,7 @@ class Search {
     std::size_t archive_size_;
     SharedSearchMemory& shared_;
     std::span<SearchMemory> memory_;
-    std::span<float> lows_, highs_;
+    std::span<float> limits_;
     std::atomic<std::size_t> archived_ = 0;
     std::atomic<bool> overflown_ = false;
 };

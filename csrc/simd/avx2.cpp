@@ -46,6 +46,18 @@ struct Eight {
         const Float inside = _mm256_and_ps(_mm256_cmp_ps(x, low, _CMP_GE_OQ), _mm256_cmp_ps(x, high, _CMP_LT_OQ));
         return static_cast<unsigned>(_mm256_movemask_ps(inside));
     }
+    static std::uint16_t below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
+        const int bits = _mm256_movemask_ps(_mm256_cmp_ps(left, left_limit, _CMP_LT_OQ)) |
+                         _mm256_movemask_ps(_mm256_cmp_ps(right, right_limit, _CMP_LT_OQ)) << 8;
+        return static_cast<std::uint16_t>(bits);
+    }
+    static Int no_counts() noexcept { return _mm256_setzero_si256(); }
+    static Int count_bits(Int counts, unsigned mask) noexcept {
+        const Int lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        const Int set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), lanes);
+        return _mm256_sub_epi32(counts, _mm256_cmpeq_epi32(set, lanes));
+    }
+    static void store(std::uint32_t* p, Int x) noexcept { _mm256_store_si256(reinterpret_cast<__m256i*>(p), x); }
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(kKeptLanes.lanes[mask])));
         _mm256_storeu_ps(floats, _mm256_permutevar8x32_ps(x, lanes));

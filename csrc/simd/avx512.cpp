@@ -32,6 +32,15 @@ struct Sixteen {
     static unsigned within(Float x, Float low, Float high) noexcept {
         return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(x, low, _CMP_GE_OQ), x, high, _CMP_LT_OQ);
     }
+    static __mmask32 below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
+        return _mm512_kunpackw(_mm512_cmp_ps_mask(right, right_limit, _CMP_LT_OQ),
+                               _mm512_cmp_ps_mask(left, left_limit, _CMP_LT_OQ));
+    }
+    static Int no_counts() noexcept { return _mm512_setzero_si512(); }
+    static Int count_bits(Int counts, unsigned mask) noexcept {
+        return _mm512_mask_add_epi32(counts, static_cast<__mmask16>(mask), counts, _mm512_set1_epi32(1));
+    }
+    static void store(std::uint32_t* p, Int x) noexcept { _mm512_store_si512(p, x); }
     // Compressed in registers and stored whole: compressing stores are microcode on Zen 4.
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         const auto kept = static_cast<__mmask16>(mask);

@@ -24,6 +24,17 @@ struct Four {
         const Int bits = (x >= low) & (x < high) & Int{1, 2, 4, 8};
         return static_cast<unsigned>((bits[0] | bits[1]) | (bits[2] | bits[3]));
     }
+    static std::uint8_t below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
+        const Int bits = ((left < left_limit) & Int{1, 2, 4, 8}) | ((right < right_limit) & Int{16, 32, 64, 128});
+        return static_cast<std::uint8_t>((bits[0] | bits[1]) | (bits[2] | bits[3]));
+    }
+    static Int no_counts() noexcept { return Int{0, 0, 0, 0}; }
+    static Int count_bits(Int counts, unsigned mask) noexcept {
+        const Int lanes = {1, 2, 4, 8};
+        const auto bits = static_cast<std::int32_t>(mask);
+        return counts - ((Int{bits, bits, bits, bits} & lanes) == lanes);
+    }
+    static void store(std::uint32_t* p, Int x) noexcept { *reinterpret_cast<Int*>(p) = x; }
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         for (; mask != 0; mask &= mask - 1) {
             const int lane = __builtin_ctz(mask);

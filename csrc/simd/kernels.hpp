@@ -11,7 +11,7 @@ namespace simd {
 // Rows are padded with zeros to a multiple of this many floats, so that no kernel has a remainder along a row.
 inline constexpr std::size_t kRowMultiple = 16;
 
-// What filters may read behind the end of their input and write behind the end of their output.
+// What sifts and filters may read behind the end of their input and write behind the end of their output.
 inline constexpr std::size_t kSlack = 16;
 
 // How many of some values lie in an interval: possibly, and surely.
@@ -24,6 +24,15 @@ struct Edges {
     float possible_low, sure_low, sure_high, possible_high;
 };
 
+// What each row and each column of a tile lets pass: distances below its own limit.
+struct Sieves {
+    const float *rows, *columns;
+};
+
+// Which distances of a row pass, a bit a column, 256 columns at most: the rows of a bit map lie this far apart.
+inline constexpr std::size_t kBitWords = 4;
+inline constexpr std::size_t kBitColumns = 64 * kBitWords;
+
 // Norms are squared norms, and distances squared distances: |x|^2 + |y|^2 - 2 x.y.
 struct Kernels {
     const char* name;
@@ -31,24 +40,36 @@ struct Kernels {
     std::size_t panel_columns;
 
     // Distances of tile_rows rows to the panel_columns columns of one panel (coordinate k of column c at
-    // panel[k * panel_columns + c]), written to out[row * out_stride + column].
+    // panel[k * panel_columns + c]), written to out[row * out_stride + column]. Bit first_bit + column of the row's bit map,
+    // at row_bits + row * kBitWords, says whether the distance passes its row's sieve, and that of column_bits whether it
+    // passes its column's. column_bits may be null; first_bit is a multiple of panel_columns.
     void (*tile)(const float* rows, const float* row_norms, std::size_t row_stride, const float* panel,
-                 const float* column_norms, std::size_t size, float* out, std::size_t out_stride) noexcept;
+                 const float* column_norms, std::size_t size, const Sieves& sieves, std::size_t first_bit, float* out,
+                 std::size_t out_stride, std::uint64_t* row_bits, std::uint64_t* column_bits) noexcept;
+
+    // A panel of panel_columns rows: their coordinates k side by side.
+    void (*interleave)(const float* rows, std::size_t row_stride, std::size_t size, float* panel) noexcept;
 
     // Distances of x to chosen rows: out[i] belongs to rows[indices[i] * row_stride].
     void (*gather)(const float* x, float x_norm, const float* rows, std::size_t row_stride, const float* norms,
                    const std::int32_t* indices, std::size_t n, std::size_t size, float* out) noexcept;
 
-    // Of values[0 .. n), those in [low, high), in order, each with its column, first + i; returns how many.
-    std::size_t (*filter)(const float* values, std::size_t n, float low, float high, std::int32_t first,
-                          float* out_values, std::int32_t* out_columns) noexcept;
-
-    // The same of values that bring their columns. The output may be the input.
-    std::size_t (*refilter)(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
+    // Of a row's values[0 .. n), n <= kBitColumns, those whose bit is set, in order, each with its column, first + i; returns
+    // how many.
+    std::size_t (*sift_row)(const float* values, const std::uint64_t* bits, std::size_t n, std::int32_t first,
                             float* out_values, std::int32_t* out_columns) noexcept;
 
-    // The transpose of a square block: to[c * side + r] = from[r * side + c]; side is a multiple of kRowMultiple.
-    void (*transpose)(const float* from, std::size_t side, float* to) noexcept;
+    // How many bits each of kBitColumns columns has set in n_rows rows of a bit map.
+    void (*count_columns)(const std::uint64_t* bits, std::size_t n_rows, std::uint32_t* counts) noexcept;
+
+    // Of n_rows rows of values, stride apart, those whose bit is set go to their column's list: in the order of the rows, each
+    // with its row, first + r, to the places from places[column] on, which are moved.
+    void (*sift_columns)(const float* values, std::size_t stride, const std::uint64_t* bits, std::size_t n_rows,
+                         std::int32_t first, std::size_t* places, float* out_values, std::int32_t* out_rows) noexcept;
+
+    // Of values[0 .. n), those in [low, high), in order, each with its column; returns how many. The output may be the input.
+    std::size_t (*filter)(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
+                            float* out_values, std::int32_t* out_columns) noexcept;
 
     // How many of values[0 .. n) are possibly, and how many surely, inside.
     Counts (*count)(const float* values, std::size_t n, const Edges& edges) noexcept;

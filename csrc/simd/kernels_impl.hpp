@@ -10,9 +10,23 @@
 namespace simd {
 namespace {
 
+// The bits of a row that lie at a multiple of their number.
+template <class V>
+unsigned bits_at(const std::uint64_t* bits, std::size_t column) noexcept {
+    return static_cast<unsigned>(bits[column / 64] >> (column % 64)) & ((1U << V::kWidth) - 1U);
+}
+
+// Stores the bits of two vectors at a column that is a multiple of their number.
+template <class Bits>
+void set_bits_at(std::uint64_t* bits, std::size_t column, Bits both) noexcept {
+    __builtin_memcpy(reinterpret_cast<unsigned char*>(bits) + column / 8, &both, sizeof both);
+}
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bit maps are written in pieces and read in words");
+
 template <class V, std::size_t kRows>
 void tile(const float* rows, const float* row_norms, std::size_t row_stride, const float* panel,
-          const float* column_norms, std::size_t size, float* out, std::size_t out_stride) noexcept {
+          const float* column_norms, std::size_t size, const Sieves& sieves, std::size_t first_bit, float* out,
+          std::size_t out_stride, std::uint64_t* row_bits, std::uint64_t* column_bits) noexcept {
     typename V::Float sums[kRows][2];
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < kRows; ++r) {
@@ -34,8 +48,52 @@ void tile(const float* rows, const float* row_norms, std::size_t row_stride, con
     for (std::size_t r = 0; r < kRows; ++r) {
         const auto norm = V::broadcast(row_norms[r]);
         float* to = out + r * out_stride;
-        V::store(to, V::multiply_add(minus_two, sums[r][0], V::load(column_norms) + norm));
-        V::store(to + V::kWidth, V::multiply_add(minus_two, sums[r][1], V::load(column_norms + V::kWidth) + norm));
+        sums[r][0] = V::multiply_add(minus_two, sums[r][0], V::load(column_norms) + norm);
+        sums[r][1] = V::multiply_add(minus_two, sums[r][1], V::load(column_norms + V::kWidth) + norm);
+        V::store(to, sums[r][0]);
+        V::store(to + V::kWidth, sums[r][1]);
+        const auto limit = V::broadcast(sieves.rows[r]);
+        set_bits_at(row_bits + r * kBitWords, first_bit, V::below(sums[r][0], sums[r][1], limit, limit));
+    }
+    if (column_bits == nullptr) { return; }
+    const auto left = V::load(sieves.columns), right = V::load(sieves.columns + V::kWidth);
+#pragma GCC unroll 16
+    for (std::size_t r = 0; r < kRows; ++r) {
+        set_bits_at(column_bits + r * kBitWords, first_bit, V::below(sums[r][0], sums[r][1], left, right));
+    }
+}
+
+// One step of a transpose by halves: of two rows kStep apart, exchange the lanes that lie kStep apart across the diagonal.
+template <class V, std::size_t kStep, std::size_t... kLane>
+void exchange(typename V::Float& upper, typename V::Float& lower, std::index_sequence<kLane...>) noexcept {
+    const auto x = upper;
+    const auto y = lower;
+    upper = __builtin_shufflevector(x, y, ((kLane & kStep) == 0 ? kLane : kLane - kStep + V::kWidth)...);
+    lower = __builtin_shufflevector(x, y, ((kLane & kStep) == 0 ? kLane + kStep : kLane + V::kWidth)...);
+}
+
+template <class V, std::size_t kStep>
+void exchange_all(typename V::Float* rows) noexcept {
+    if constexpr (kStep < V::kWidth) {
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < V::kWidth; ++r) {
+            if ((r & kStep) == 0) { exchange<V, kStep>(rows[r], rows[r + kStep], std::make_index_sequence<V::kWidth>()); }
+        }
+        exchange_all<V, 2 * kStep>(rows);
+    }
+}
+
+template <class V>
+void interleave(const float* rows, std::size_t row_stride, std::size_t size, float* panel) noexcept {
+    for (std::size_t first = 0; first < 2 * V::kWidth; first += V::kWidth) {
+        for (std::size_t k = 0; k < size; k += V::kWidth) {
+            typename V::Float block[V::kWidth];
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < V::kWidth; ++i) { block[i] = V::load(rows + (first + i) * row_stride + k); }
+            exchange_all<V, 1>(block);
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < V::kWidth; ++i) { V::store(panel + (k + i) * 2 * V::kWidth + first, block[i]); }
+        }
     }
 }
 
@@ -76,68 +134,65 @@ unsigned inside(const float* values, std::size_t i, std::size_t n, typename V::F
     return n - i < V::kWidth ? mask & ((1U << (n - i)) - 1U) : mask;
 }
 
-// Those in [low, high), each with its column; columns_at(i) gives the columns of the block of values that starts at i.
-template <class V, class ColumnsAt>
-std::size_t keep(const float* values, std::size_t n, float low, float high, const ColumnsAt& columns_at,
-                 float* out_values, std::int32_t* out_columns) noexcept {
+template <class V>
+std::size_t sift_row(const float* values, const std::uint64_t* bits, std::size_t n, std::int32_t first, float* out_values,
+                     std::int32_t* out_columns) noexcept {
+    std::size_t found = 0;
+    for (std::size_t begin = 0; begin < n; begin += 64) {
+        if (bits[begin / 64] == 0) { continue; }
+        const std::size_t end = n - begin < 64 ? n : begin + 64;
+        for (std::size_t i = begin; i < end; i += V::kWidth) {
+            const unsigned mask = bits_at<V>(bits, i);
+            // Few of sixteen bits are none, and to foresee it costs more than to write nothing; of four, most are.
+            if (V::kWidth < 16 && mask == 0) { continue; }
+            V::compress(mask, V::load_any(values + i), V::count_from(first + static_cast<std::int32_t>(i)),
+                        out_values + found, out_columns + found);
+            found += static_cast<std::size_t>(__builtin_popcount(mask));
+        }
+    }
+    return found;
+}
+
+template <class V>
+void count_columns(const std::uint64_t* bits, std::size_t n_rows, std::uint32_t* counts) noexcept {
+    for (std::size_t column = 0; column < kBitColumns; column += 2 * V::kWidth) {
+        auto left = V::no_counts(), right = V::no_counts();
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            left = V::count_bits(left, bits_at<V>(bits + r * kBitWords, column));
+            right = V::count_bits(right, bits_at<V>(bits + r * kBitWords, column + V::kWidth));
+        }
+        V::store(counts + column, left);
+        V::store(counts + column + V::kWidth, right);
+    }
+}
+
+inline void sift_columns(const float* values, std::size_t stride, const std::uint64_t* bits, std::size_t n_rows,
+                         std::int32_t first, std::size_t* places, float* out_values, std::int32_t* out_rows) noexcept {
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t word = 0; word < kBitWords; ++word) {
+            for (std::uint64_t left = bits[r * kBitWords + word]; left != 0; left &= left - 1) {
+                const std::size_t column = 64 * word + static_cast<std::size_t>(__builtin_ctzll(left));
+                const std::size_t place = places[column]++;
+                out_values[place] = values[r * stride + column];
+                out_rows[place] = first + static_cast<std::int32_t>(r);
+            }
+        }
+    }
+}
+
+template <class V>
+std::size_t filter(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
+                     float* out_values, std::int32_t* out_columns) noexcept {
     const auto low_edge = V::broadcast(low);
     const auto high_edge = V::broadcast(high);
     std::size_t found = 0;
     for (std::size_t i = 0; i < n; i += V::kWidth) {
         const unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
         if (mask == 0) { continue; }
-        V::compress(mask, V::load_any(values + i), columns_at(i), out_values + found, out_columns + found);
+        V::compress(mask, V::load_any(values + i), V::load_any(columns + i), out_values + found, out_columns + found);
         found += static_cast<std::size_t>(__builtin_popcount(mask));
     }
     return found;
-}
-
-template <class V>
-std::size_t filter(const float* values, std::size_t n, float low, float high, std::int32_t first, float* out_values,
-                   std::int32_t* out_columns) noexcept {
-    const auto counted = [first](std::size_t i) { return V::count_from(first + static_cast<std::int32_t>(i)); };
-    return keep<V>(values, n, low, high, counted, out_values, out_columns);
-}
-
-template <class V>
-std::size_t refilter(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
-                     float* out_values, std::int32_t* out_columns) noexcept {
-    const auto given = [columns](std::size_t i) { return V::load_any(columns + i); };
-    return keep<V>(values, n, low, high, given, out_values, out_columns);
-}
-
-// One step of a transpose by halves: of two rows kStep apart, exchange the lanes that lie kStep apart across the diagonal.
-template <class V, std::size_t kStep, std::size_t... kLane>
-void exchange(typename V::Float& upper, typename V::Float& lower, std::index_sequence<kLane...>) noexcept {
-    const auto x = upper;
-    const auto y = lower;
-    upper = __builtin_shufflevector(x, y, ((kLane & kStep) == 0 ? kLane : kLane - kStep + V::kWidth)...);
-    lower = __builtin_shufflevector(x, y, ((kLane & kStep) == 0 ? kLane + kStep : kLane + V::kWidth)...);
-}
-
-template <class V, std::size_t kStep>
-void exchange_all(typename V::Float* rows) noexcept {
-    if constexpr (kStep < V::kWidth) {
-#pragma GCC unroll 16
-        for (std::size_t r = 0; r < V::kWidth; ++r) {
-            if ((r & kStep) == 0) { exchange<V, kStep>(rows[r], rows[r + kStep], std::make_index_sequence<V::kWidth>()); }
-        }
-        exchange_all<V, 2 * kStep>(rows);
-    }
-}
-
-template <class V>
-void transpose(const float* from, std::size_t side, float* to) noexcept {
-    for (std::size_t r = 0; r < side; r += V::kWidth) {
-        for (std::size_t c = 0; c < side; c += V::kWidth) {
-            typename V::Float rows[V::kWidth];
-#pragma GCC unroll 16
-            for (std::size_t i = 0; i < V::kWidth; ++i) { rows[i] = V::load(from + (r + i) * side + c); }
-            exchange_all<V, 1>(rows);
-#pragma GCC unroll 16
-            for (std::size_t i = 0; i < V::kWidth; ++i) { V::store(to + (c + i) * side + r, rows[i]); }
-        }
-    }
 }
 
 template <class V>
@@ -196,8 +251,9 @@ double exact(const Scalar* x, const Scalar* y, std::size_t size) noexcept {
 
 template <class V, std::size_t kTileRows>
 constexpr Kernels table(const char* name) noexcept {
-    return {name,        kTileRows,         2 * V::kWidth, tile<V, kTileRows>, gather<V>,    filter<V>,
-            refilter<V>, transpose<V>,  count<V>,      select<V>,          exact<float>, exact<double>};
+    return {name,        kTileRows,   2 * V::kWidth,    tile<V, kTileRows>, interleave<V>,
+            gather<V>,   sift_row<V>, count_columns<V>, sift_columns,       filter<V>,
+            count<V>,    select<V>,   exact<float>,     exact<double>};
 }
 
 }  // namespace

@@ -24,6 +24,17 @@ struct FourNeon {
         const uint32x4_t inside = vandq_u32(vcgeq_f32(x, low), vcltq_f32(x, high));
         return vaddvq_u32(vandq_u32(inside, uint32x4_t{1, 2, 4, 8}));
     }
+    static std::uint8_t below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
+        const uint32x4_t bits = vorrq_u32(vandq_u32(vcltq_f32(left, left_limit), uint32x4_t{1, 2, 4, 8}),
+                                          vandq_u32(vcltq_f32(right, right_limit), uint32x4_t{16, 32, 64, 128}));
+        return static_cast<std::uint8_t>(vaddvq_u32(bits));
+    }
+    static Int no_counts() noexcept { return vdupq_n_s32(0); }
+    static Int count_bits(Int counts, unsigned mask) noexcept {
+        const uint32x4_t set = vtstq_u32(vdupq_n_u32(mask), uint32x4_t{1, 2, 4, 8});
+        return vsubq_s32(counts, vreinterpretq_s32_u32(set));
+    }
+    static void store(std::uint32_t* p, Int x) noexcept { vst1q_u32(p, vreinterpretq_u32_s32(x)); }
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         for (; mask != 0; mask &= mask - 1) {
             const int lane = __builtin_ctz(mask);

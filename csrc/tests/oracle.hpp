@@ -1,6 +1,7 @@
 // Mining by its definition, written from mining/reference.py and with nothing of core/, mining/ or simd/.
 #pragma once
 
+#include <algorithm>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -70,7 +71,7 @@ inline bool is_candidate(std::string_view band, double d_ap, double d_an, double
 
 // Numbers of the specification that are chosen by measuring.
 struct Tuning {
-    std::uint64_t n_draws, n_pilot, n_pilot_hits, n_sampled, n_sample_hits;
+    std::uint64_t n_draws, more_draws, rank_draw, n_pilot, n_pilot_hits, n_sampled, n_sample_hits;
     std::size_t sample_from_rows;
 };
 
@@ -118,30 +119,50 @@ std::vector<Triplet> mine(const Problem<Scalar>& problem, std::string_view band,
     }
     const bool all_draw = hits >= tuning.n_pilot_hits;
 
-    std::vector<Triplet> triplets;
-    for (const Pair& pair : pairs) {
-        measure(pair.anchor);
-        const auto drawn = [&](std::uint64_t positive, std::uint64_t i) {
-            return negatives[draw(seed, pair.anchor, positive, i, negatives.size())];
-        };
+    const auto drawn = [&](std::size_t anchor, std::size_t positive, std::uint64_t i) {
+        return negatives[draw(seed, anchor, positive, i, negatives.size())];
+    };
+    // The first of the pair's draws [from, to) that is a candidate; n if none is.
+    const auto first_drawn = [&](const Pair& pair, std::uint64_t from, std::uint64_t to) {
+        for (std::uint64_t i = from; i < to; ++i) {
+            const std::size_t negative = drawn(pair.anchor, pair.positive, i);
+            if (accepts(pair, negative)) { return negative; }
+        }
+        return n;
+    };
+    const auto is_sampled = [&](const Pair& pair) {
         std::uint64_t sample_hits = 0;
-        for (std::uint64_t i = 0; i < tuning.n_sampled && n >= tuning.sample_from_rows; ++i) {
-            if (accepts(pair, drawn(pair.anchor, i))) { ++sample_hits; }
+        for (std::uint64_t i = 0; i < tuning.n_sampled; ++i) {
+            if (accepts(pair, drawn(pair.anchor, pair.anchor, i))) { ++sample_hits; }
         }
-        const bool draws = all_draw || (n >= tuning.sample_from_rows && sample_hits >= tuning.n_sample_hits);
-        const std::uint64_t n_draws = draws ? tuning.n_draws : 0;
-        std::vector<std::size_t> picked;
-        for (std::uint64_t i = 0; i < n_draws && picked.empty(); ++i) {
-            if (accepts(pair, drawn(pair.positive, i))) { picked.push_back(drawn(pair.positive, i)); }
+        return n >= tuning.sample_from_rows && sample_hits >= tuning.n_sample_hits;
+    };
+
+    std::vector<Triplet> triplets;
+    for (std::size_t begin = 0, end = 0; begin < pairs.size(); begin = end) {
+        while (end < pairs.size() && pairs[end].anchor == pairs[begin].anchor) { ++end; }
+        measure(pairs[begin].anchor);
+        std::vector<std::size_t> picks(end - begin, n);
+        for (std::size_t i = begin; i < end; ++i) {
+            if (all_draw || is_sampled(pairs[i])) { picks[i - begin] = first_drawn(pairs[i], 0, tuning.n_draws); }
         }
-        if (picked.empty()) {
-            for (const std::size_t negative : negatives) {
-                if (accepts(pair, negative)) { picked.push_back(negative); }
+        const auto n_left = static_cast<std::uint64_t>(std::count(picks.begin(), picks.end(), n));
+        for (std::size_t i = begin; i < end; ++i) {
+            const Pair& pair = pairs[i];
+            std::size_t pick = picks[i - begin];
+            if (pick == n && all_draw) {
+                pick = first_drawn(pair, tuning.n_draws, tuning.n_draws + n / (tuning.more_draws * n_left));
             }
-            if (picked.empty()) { continue; }
-            picked = {picked[draw(seed, pair.anchor, pair.positive, n_draws, picked.size())]};
+            if (pick == n) {
+                std::vector<std::size_t> candidates;
+                for (const std::size_t negative : negatives) {
+                    if (accepts(pair, negative)) { candidates.push_back(negative); }
+                }
+                if (candidates.empty()) { continue; }
+                pick = candidates[draw(seed, pair.anchor, pair.positive, tuning.rank_draw, candidates.size())];
+            }
+            triplets.push_back({problem.order[pair.anchor], problem.order[pair.positive], problem.order[pick]});
         }
-        triplets.push_back({problem.order[pair.anchor], problem.order[pair.positive], problem.order[picked.front()]});
     }
     return triplets;
 }

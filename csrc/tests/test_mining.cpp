@@ -99,8 +99,8 @@ std::string_view name_of(const mining::Band& band) {
 template <class Scalar>
 std::vector<Triplet> by_definition(const Problem<Scalar>& problem, std::string_view band, double margin, std::uint64_t seed) {
     return oracle::mine(problem, band, margin, seed,
-                        {mining::kDraws, mining::kPilotTrials, mining::kPilotHits, mining::kSampled, mining::kSampleHits,
-                         mining::kSampleFromRows});
+                        {mining::kDraws, mining::kMoreDraws, mining::kRankDraw, mining::kPilotTrials, mining::kPilotHits,
+                         mining::kSampled, mining::kSampleHits, mining::kSampleFromRows});
 }
 
 // Of all tests: each finds what the one before it left, larger or smaller.

@@ -5,20 +5,21 @@ function of (seed, anchor, positive), so it does not matter who computes a pair,
 
 The pick of a pair (anchor, positive)
     The *negatives* are the rows of the other identities, in order; its *candidates* are the negatives in the
-    strategy's band. Draw up to ``n_draws`` negatives uniformly, with replacement; the first that is a
-    candidate is the pick. If none was, the pick is a uniformly drawn one of all candidates, and a pair
-    without candidates gives no triplet. Either way every candidate is equally likely.
+    strategy's band. Draw some negatives uniformly, with replacement; the first that is a candidate is the
+    pick. If none was, the pick is a uniformly drawn one of all candidates, and a pair without candidates
+    gives no triplet. Either way every candidate is equally likely.
 
-How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here:
-`N_DRAWS` or none. All pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole
-batch, finds at least `PILOT_SHARE` of them to be candidates. Otherwise, in a batch of at least
-`SAMPLE_FROM_ROWS` rows, those pairs draw of which at least `N_SAMPLE_HITS` of `N_SAMPLED` random negatives of
-the anchor are candidates.
+How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here. All
+pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole batch, finds at least
+`PILOT_SHARE` of them to be candidates: `N_DRAWS` times, and if that leaves `n_left` pairs of an anchor without a
+pick, ``n_rows // (MORE_DRAWS * n_left)`` times more each, which together cost less than to look at all rows.
+Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw, `N_DRAWS` times, of which at least
+`N_SAMPLE_HITS` of `N_SAMPLED` random negatives of the anchor are candidates.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ import numpy.typing as npt
 from .strategies import Strategy
 
 __all__ = [
+    "MORE_DRAWS",
     "N_DRAWS",
     "N_PILOT",
     "N_SAMPLED",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 N_DRAWS = 32
+MORE_DRAWS = 4
 N_PILOT = 512
 PILOT_SHARE = 0.25
 N_SAMPLED = 8
@@ -47,6 +50,7 @@ SAMPLE_FROM_ROWS = 512
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_RANK_DRAW = 1 << 32  # of a pair's stream, and beyond all others
 _PILOT_STREAM = _MASK  # stands where an anchor would: no row has this number
 
 
@@ -111,23 +115,32 @@ def mine(
         hits += bool(is_candidate(a, p, drawn(state, a, 1)))
     pilot = hits >= PILOT_SHARE * N_PILOT
 
-    def draws(anchor: int, positive: int) -> bool:
-        if pilot or n_rows < SAMPLE_FROM_ROWS:
-            return pilot
+    def first_drawn(anchor: int, positive: int, numbers: range) -> int | None:
+        state = stream(seed, anchor, positive)
+        tries = (drawn(state, anchor, i) for i in numbers)
+        return next((n for n in tries if is_candidate(anchor, positive, n)), None)
+
+    def is_sampled(anchor: int, positive: int) -> bool:
         state = stream(seed, anchor, anchor)  # no pair's: an anchor is not its own positive
         hits = sum(bool(is_candidate(anchor, positive, drawn(state, anchor, i))) for i in range(N_SAMPLED))
-        return hits >= N_SAMPLE_HITS
+        return n_rows >= SAMPLE_FROM_ROWS and hits >= N_SAMPLE_HITS
 
     triplets = []
-    for a, p in pairs:
-        state = stream(seed, a, p)
-        n_draws = N_DRAWS if draws(a, p) else 0
-        tries = (drawn(state, a, i) for i in range(n_draws))
-        pick = next((n for n in tries if is_candidate(a, p, n)), None)
-        if pick is None:
-            candidates = np.array(negatives[a])[is_candidate(a, p, negatives[a])]
-            if len(candidates):
-                pick = int(candidates[draw(state, n_draws, len(candidates))])
-        if pick is not None:
-            triplets.append((a, p, pick))
+    for anchor, its_pairs in groupby(pairs, key=lambda pair: pair[0]):
+        positives = [positive for _, positive in its_pairs]
+        picks = {
+            p: first_drawn(anchor, p, range(N_DRAWS)) if pilot or is_sampled(anchor, p) else None
+            for p in positives
+        }
+        left = [p for p in positives if picks[p] is None]
+        if pilot and left:
+            n_more = n_rows // (MORE_DRAWS * len(left))
+            picks |= {p: first_drawn(anchor, p, range(N_DRAWS, N_DRAWS + n_more)) for p in left}
+        for p, pick in picks.items():
+            if pick is None:
+                candidates = np.array(negatives[anchor])[is_candidate(anchor, p, negatives[anchor])]
+                if len(candidates) == 0:
+                    continue
+                pick = int(candidates[draw(stream(seed, anchor, p), _RANK_DRAW, len(candidates))])
+            triplets.append((anchor, p, pick))
     return np.array(triplets, dtype=np.int32).reshape(-1, 3)
