@@ -23,7 +23,9 @@ inline constexpr std::uint64_t kRankDraw = std::uint64_t{1} << 32;
 inline constexpr std::uint64_t kPilotTrials = 512;
 inline constexpr std::uint64_t kPilotHits = kPilotTrials / 4;
 inline constexpr std::uint64_t kPilotStream = std::numeric_limits<std::uint64_t>::max();
-inline constexpr std::size_t kSampled = 8;
+inline constexpr std::size_t kLeastSampled = 8;
+inline constexpr std::size_t kRowsPerSampled = 256;
+inline constexpr std::uint64_t kDrawsPerSampled = 4;
 inline constexpr std::size_t kSampleFromRows = 512;
 inline constexpr std::size_t kSampleHits = 2;
 
@@ -82,7 +84,8 @@ class Drawing {
         if (groups_.n_negatives(anchor) == 0) { return; }
 
         auto open = memory.open.take(groups_.largest());
-        open = close_by_draws(anchor, open.first(choose_pairs(anchor, memory)), 0, kDraws, memory);
+        const std::uint64_t n_draws = pilot_ ? kDraws : kDrawsPerSampled * n_sampled();
+        open = close_by_draws(anchor, open.first(choose_pairs(anchor, memory)), 0, n_draws, memory);
         if (pilot_ && !open.empty()) {
             const std::uint64_t n_more = groups_.n_rows() / (kMoreDraws * open.size());
             close_by_draws(anchor, open, kDraws, n_more, memory);
@@ -100,11 +103,11 @@ class Drawing {
         }
         if (groups_.n_rows() < kSampleFromRows) { return 0; }
         const core::Stream stream = core::AnchorStreams(seed_, anchor)(anchor);
-        const auto columns = memory.columns.take(room()).first(kSampled);
-        for (std::size_t i = 0; i < kSampled; ++i) { columns[i] = draw_negative(anchor, stream, i); }
+        const auto columns = memory.columns.take(room()).first(n_sampled());
+        for (std::size_t i = 0; i < columns.size(); ++i) { columns[i] = draw_negative(anchor, stream, i); }
         float* distances = memory.distances.take(room()).data();
         batch_.measure(anchor, columns, distances);
-        const float nearest = *std::min_element(distances, distances + kSampled);
+        const float nearest = *std::min_element(distances, distances + columns.size());
 
         const auto d_ap = pairs_.d_ap_of(anchor);
         const float doubt = decide_.doubt(anchor);
@@ -113,9 +116,9 @@ class Drawing {
             const simd::Edges edges = decide_.edges(doubt, d_ap[i]);
             // Most pairs have no use for even the nearest of them.
             if (nearest >= edges.possible_high) { continue; }
-            const simd::Counts inside = batch_.kernels().count(distances, kSampled, edges);
+            const simd::Counts inside = batch_.kernels().count(distances, columns.size(), edges);
             std::size_t hits = inside.sure;
-            for (std::size_t j = 0; inside.possible != inside.sure && j < kSampled; ++j) {
+            for (std::size_t j = 0; inside.possible != inside.sure && j < columns.size(); ++j) {
                 const auto negative = static_cast<std::size_t>(columns[j]);
                 hits += !decide_.sure(edges, distances[j]) && decide_(anchor, anchor + 1 + i, negative, edges, distances[j]);
             }
@@ -167,7 +170,9 @@ class Drawing {
     static constexpr std::size_t kAtOnce = 16;
 
     // What is measured at once at most.
-    std::size_t room() const noexcept { return std::max(groups_.largest() + kAtOnce, kSampled + simd::kSlack); }
+    std::size_t room() const noexcept { return std::max(groups_.largest() + kAtOnce, n_sampled() + simd::kSlack); }
+
+    std::size_t n_sampled() const noexcept { return std::max(kLeastSampled, groups_.n_rows() / kRowsPerSampled); }
 
     std::int32_t draw_negative(std::size_t anchor, const core::Stream& stream, std::uint64_t i) const noexcept {
         return static_cast<std::int32_t>(groups_.negative(anchor, stream.draw(i, groups_.n_negatives(anchor))));

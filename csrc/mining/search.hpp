@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <span>
@@ -277,7 +278,7 @@ class Search {
     // Most segments are shorter than a call of memcpy: copies kSlack at a time, and what lies behind the last along.
     template <class T>
     static void copy_whole(const T* from, std::size_t n, T* to) noexcept {
-        for (std::size_t i = 0; i < n; i += simd::kSlack) { std::copy_n(from + i, simd::kSlack, to + i); }
+        for (std::size_t i = 0; i < n; i += simd::kSlack) { std::memcpy(to + i, from + i, simd::kSlack * sizeof(T)); }
     }
 
     // Makes sure that the cursor can take n entries and what a kernel writes behind them.

@@ -71,8 +71,9 @@ inline bool is_candidate(std::string_view band, double d_ap, double d_an, double
 
 // Numbers of the specification that are chosen by measuring.
 struct Tuning {
-    std::uint64_t n_draws, more_draws, rank_draw, n_pilot, n_pilot_hits, n_sampled, n_sample_hits;
+    std::uint64_t n_draws, more_draws, rank_draw, n_pilot, n_pilot_hits;
     std::size_t sample_from_rows;
+    std::uint64_t least_sampled, rows_per_sampled, n_sample_hits, draws_per_sampled;
 };
 
 template <class Scalar>
@@ -130,9 +131,11 @@ std::vector<Triplet> mine(const Problem<Scalar>& problem, std::string_view band,
         }
         return n;
     };
+    const std::uint64_t n_sampled = std::max<std::uint64_t>(tuning.least_sampled, n / tuning.rows_per_sampled);
+    const std::uint64_t n_draws = all_draw ? tuning.n_draws : tuning.draws_per_sampled * n_sampled;
     const auto is_sampled = [&](const Pair& pair) {
         std::uint64_t sample_hits = 0;
-        for (std::uint64_t i = 0; i < tuning.n_sampled; ++i) {
+        for (std::uint64_t i = 0; i < n_sampled; ++i) {
             if (accepts(pair, drawn(pair.anchor, pair.anchor, i))) { ++sample_hits; }
         }
         return n >= tuning.sample_from_rows && sample_hits >= tuning.n_sample_hits;
@@ -144,7 +147,7 @@ std::vector<Triplet> mine(const Problem<Scalar>& problem, std::string_view band,
         measure(pairs[begin].anchor);
         std::vector<std::size_t> picks(end - begin, n);
         for (std::size_t i = begin; i < end; ++i) {
-            if (all_draw || is_sampled(pairs[i])) { picks[i - begin] = first_drawn(pairs[i], 0, tuning.n_draws); }
+            if (all_draw || is_sampled(pairs[i])) { picks[i - begin] = first_drawn(pairs[i], 0, n_draws); }
         }
         const auto n_left = static_cast<std::uint64_t>(std::count(picks.begin(), picks.end(), n));
         for (std::size_t i = begin; i < end; ++i) {

@@ -100,7 +100,8 @@ template <class Scalar>
 std::vector<Triplet> by_definition(const Problem<Scalar>& problem, std::string_view band, double margin, std::uint64_t seed) {
     return oracle::mine(problem, band, margin, seed,
                         {mining::kDraws, mining::kMoreDraws, mining::kRankDraw, mining::kPilotTrials, mining::kPilotHits,
-                         mining::kSampled, mining::kSampleHits, mining::kSampleFromRows});
+                         mining::kSampleFromRows, mining::kLeastSampled, mining::kRowsPerSampled, mining::kSampleHits,
+                         mining::kDrawsPerSampled});
 }
 
 // Of all tests: each finds what the one before it left, larger or smaller.
@@ -175,10 +176,13 @@ void test_identities_across_blocks() {
 
 // As many rows as it takes to sample every anchor's negatives; few are anchors, so that the definition is not at it all day.
 void test_many_rows() {
-    std::vector<std::size_t> counts(mining::kSampleFromRows, 1);
-    std::fill_n(counts.begin() + 7, 70, 5);
-    for (const double noise : {0.3, 0.6}) {
-        test_against_definition(clustered<float>(counts, 6, noise), 0.05, 6, "many rows, noise " + std::to_string(noise), {2});
+    for (const std::size_t n_others : {mining::kSampleFromRows, (mining::kLeastSampled + 2) * mining::kRowsPerSampled}) {
+        std::vector<std::size_t> counts(n_others, 1);
+        std::fill_n(counts.begin() + 7, 70, 5);
+        for (const double noise : {0.3, 0.6}) {
+            test_against_definition(clustered<float>(counts, 6, noise), 0.05, 6, "many rows, noise " + std::to_string(noise),
+                                    {2});
+        }
     }
 }
 

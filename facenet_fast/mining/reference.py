@@ -13,8 +13,9 @@ How many draws a pair gets is a matter of speed alone, yet it shows in the picks
 pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole batch, finds at least
 `PILOT_SHARE` of them to be candidates: `N_DRAWS` times, and if that leaves `n_left` pairs of an anchor without a
 pick, ``n_rows // (MORE_DRAWS * n_left)`` times more each, which together cost less than to look at all rows.
-Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw, `N_DRAWS` times, of which at least
-`N_SAMPLE_HITS` of `N_SAMPLED` random negatives of the anchor are candidates.
+Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw of which at least `N_SAMPLE_HITS` of
+``n_sampled`` random negatives of the anchor are candidates; ``n_sampled`` is one for every `ROWS_PER_SAMPLED` rows
+and `LEAST_SAMPLED` at least, and such a pair draws `DRAWS_PER_SAMPLED` times as often.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ import numpy.typing as npt
 from .strategies import Strategy
 
 __all__ = [
+    "DRAWS_PER_SAMPLED",
+    "LEAST_SAMPLED",
     "MORE_DRAWS",
     "N_DRAWS",
     "N_PILOT",
-    "N_SAMPLED",
     "N_SAMPLE_HITS",
     "PILOT_SHARE",
+    "ROWS_PER_SAMPLED",
     "SAMPLE_FROM_ROWS",
     "in_band",
     "mine",
@@ -44,8 +47,10 @@ N_DRAWS = 32
 MORE_DRAWS = 4
 N_PILOT = 512
 PILOT_SHARE = 0.25
-N_SAMPLED = 8
+LEAST_SAMPLED = 8
+ROWS_PER_SAMPLED = 256
 N_SAMPLE_HITS = 2
+DRAWS_PER_SAMPLED = 4
 SAMPLE_FROM_ROWS = 512
 
 _MASK = (1 << 64) - 1
@@ -114,6 +119,8 @@ def mine(
         a, p = pairs[draw(state, 0, len(pairs))]
         hits += bool(is_candidate(a, p, drawn(state, a, 1)))
     pilot = hits >= PILOT_SHARE * N_PILOT
+    n_sampled = max(LEAST_SAMPLED, n_rows // ROWS_PER_SAMPLED)
+    n_draws = N_DRAWS if pilot else DRAWS_PER_SAMPLED * n_sampled
 
     def first_drawn(anchor: int, positive: int, numbers: range) -> int | None:
         state = stream(seed, anchor, positive)
@@ -122,14 +129,14 @@ def mine(
 
     def is_sampled(anchor: int, positive: int) -> bool:
         state = stream(seed, anchor, anchor)  # no pair's: an anchor is not its own positive
-        hits = sum(bool(is_candidate(anchor, positive, drawn(state, anchor, i))) for i in range(N_SAMPLED))
+        hits = sum(bool(is_candidate(anchor, positive, drawn(state, anchor, i))) for i in range(n_sampled))
         return n_rows >= SAMPLE_FROM_ROWS and hits >= N_SAMPLE_HITS
 
     triplets = []
     for anchor, its_pairs in groupby(pairs, key=lambda pair: pair[0]):
         positives = [positive for _, positive in its_pairs]
         picks = {
-            p: first_drawn(anchor, p, range(N_DRAWS)) if pilot or is_sampled(anchor, p) else None
+            p: first_drawn(anchor, p, range(n_draws)) if pilot or is_sampled(anchor, p) else None
             for p in positives
         }
         left = [p for p in positives if picks[p] is None]
