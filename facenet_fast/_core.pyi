@@ -13,6 +13,7 @@ def mine(
     embeddings: npt.NDArray[Any],
     order: npt.NDArray[np.int32],
     offsets: npt.NDArray[np.int64],
+    is_anchor: npt.NDArray[np.uint8],
     band: str,
     margin: float,
     seed: int,

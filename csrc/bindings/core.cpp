@@ -62,14 +62,17 @@ int some_threads(int n_threads) {
 
 // ((anchor, positive, negative), bad_row): bad_row >= 0 says which row of the embeddings is not finite.
 py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
-               const Array<std::int64_t>& offsets, const std::string& band_name, double margin, std::uint64_t seed,
-               int threads) {
+               const Array<std::int64_t>& offsets, const Array<std::uint8_t>& is_anchor, const std::string& band_name,
+               double margin, std::uint64_t seed, int threads) {
     const auto band = mining::band_of_name(band_name);
     if (!band) { throw py::value_error("no band is called '" + band_name + "'"); }
     const mining::Embeddings rows = view_embeddings(embeddings);
     const mining::Grouping grouping = view_grouping(order, offsets, rows.n);
+    if (is_anchor.ndim() != 1 || (is_anchor.size() != 0 && view(is_anchor).size() != rows.n)) {
+        throw py::value_error("is_anchor must be empty or say it of each of the embeddings");
+    }
     const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
-    const mining::Settings settings{*band, margin, seed, n_threads};
+    const mining::Settings settings{*band, margin, seed, n_threads, view(is_anchor)};
 
     std::int64_t bad_row = -1;
     std::size_t n_triplets = 0;
@@ -89,7 +92,7 @@ py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const 
     if (bad_row < 0) {
         std::int32_t* out[] = {anchors.mutable_data(), positives.mutable_data(), negatives.mutable_data()};
         const py::gil_scoped_release release;
-        mining::collect(*groups, grouping.order, workspace, n_threads, out[0], out[1], out[2]);
+        mining::collect(settings, *groups, grouping.order, workspace, out[0], out[1], out[2]);
     }
     return py::make_tuple(py::make_tuple(anchors, positives, negatives), bad_row);
 }
@@ -116,7 +119,7 @@ PYBIND11_MODULE(_core, module) {
         .def(py::init<>());
 
     module.def("mine", &mine, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
-               py::arg("offsets").noconvert(), py::arg("band"), py::arg("margin"), py::arg("seed"), py::arg("threads"),
+               py::arg("offsets").noconvert(), py::arg("is_anchor").noconvert(), py::arg("band"), py::arg("margin"), py::arg("seed"), py::arg("threads"),
                "Mine grouped rows: ((anchor, positive, negative), row that is not finite or -1).");
     module.def("instruction_sets", &instruction_sets, "What this build and this machine offer, best first.");
     module.def("instruction_set", [] { return std::string(simd::kernels().name); }, "The one in use.");

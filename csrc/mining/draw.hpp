@@ -40,7 +40,7 @@ class Drawing {
     Drawing(const Batch& batch, const Pairs& pairs, const Decider<Rule>& decide, std::uint64_t seed) noexcept
         : batch_(batch), groups_(pairs.groups), pairs_(pairs), decide_(decide), seed_(seed) {}
 
-    // Measures every pair, and closes those that a draw closes.
+    // Measures every pair of the anchors, and closes those that a draw closes.
     void run(int n_threads, std::span<DrawMemory> memory) {
         // Anchors that a thread takes at a time.
         constexpr std::size_t kAnchorsPerTask = 32;
@@ -51,7 +51,9 @@ class Drawing {
             own.open.take(groups_.largest());
         }
         core::parallel_for(n_threads, groups_.n_rows(), kAnchorsPerTask,
-                           [&](std::size_t anchor, std::size_t thread) noexcept { draw_for(anchor, memory[thread]); });
+                           [&](std::size_t row, std::size_t thread) noexcept {
+                               if (pairs_.is_anchor(row)) { draw_for(row, memory[thread]); }
+                           });
     }
 
   private:

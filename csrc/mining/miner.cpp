@@ -45,24 +45,25 @@ std::size_t mine(const Settings& settings, Batch& batch, const Groups& groups, W
         return 0;
     }
 
-    const Pairs pairs = {groups, workspace.d_ap.take(groups.n_pairs()), workspace.picks.take(groups.n_pairs())};
+    const Pairs pairs = {groups, settings.anchors, workspace.d_ap.take(groups.n_pairs()), workspace.picks.take(groups.n_pairs())};
     std::visit([&](auto rule) { run<decltype(rule)>(settings, batch, pairs, workspace); }, settings.band);
 
     core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
-        const auto picks = pairs.picks_of(row);
+        const auto picks = pairs.is_anchor(row) ? pairs.picks_of(row) : std::span<std::int32_t>();
         first_triplet[row + 1] = std::ssize(picks) - std::ranges::count(picks, kOpen);
     });
     std::inclusive_scan(first_triplet.begin(), first_triplet.end(), first_triplet.begin());
     return static_cast<std::size_t>(first_triplet.back());
 }
 
-void collect(const Groups& groups, std::span<const std::int32_t> order, Workspace& workspace, int n_threads,
+void collect(const Settings& settings, const Groups& groups, std::span<const std::int32_t> order, Workspace& workspace,
              std::int32_t* anchors, std::int32_t* positives, std::int32_t* negatives) {
     const auto picks = workspace.picks.take(groups.n_pairs());
     const auto first_triplet = workspace.first_triplet.take(groups.n_rows() + 1);
-    core::parallel_for(n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
+    core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
         auto to = static_cast<std::size_t>(first_triplet[row]);
-        for (std::size_t i = 0; i < groups.n_pairs(row); ++i) {
+        const auto end = static_cast<std::size_t>(first_triplet[row + 1]);
+        for (std::size_t i = 0; to < end; ++i) {
             const std::int32_t pick = picks[groups.first_pair(row) + i];
             if (pick == kOpen) { continue; }
             anchors[to] = order[row];

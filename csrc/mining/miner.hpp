@@ -24,6 +24,8 @@ struct Settings {
     double margin;  // of squared distance, in the caller's units
     std::uint64_t seed;
     int n_threads;
+    // By grouped row, whether its pairs are mined; empty: all rows are anchors. All rows are negatives in any case.
+    std::span<const std::uint8_t> anchors = {};
     // Distances that search.hpp may keep between its tiles, 8 bytes each.
     std::size_t archive_size = 12 << 20;
 };
@@ -47,7 +49,7 @@ int threads_for(std::size_t n_rows, std::size_t size, int wished) noexcept;
 std::size_t mine(const Settings& settings, Batch& batch, const Groups& groups, Workspace& workspace);
 
 // Writes the picked triplets as rows of the embeddings, in the order of the pairs.
-void collect(const Groups& groups, std::span<const std::int32_t> order, Workspace& workspace, int n_threads,
+void collect(const Settings& settings, const Groups& groups, std::span<const std::int32_t> order, Workspace& workspace,
              std::int32_t* anchors, std::int32_t* positives, std::int32_t* negatives);
 
 }  // namespace mining

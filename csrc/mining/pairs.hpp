@@ -14,8 +14,12 @@ inline constexpr std::int32_t kOpen = -1;
 
 struct Pairs {
     const Groups& groups;
+    // By row: whether its pairs are mined. Empty: all are.
+    std::span<const std::uint8_t> anchors;
     std::span<float> d_ap;
     std::span<std::int32_t> picks;
+
+    bool is_anchor(std::size_t row) const noexcept { return anchors.empty() || anchors[row] != 0; }
 
     // By anchor: entry i belongs to the positive anchor + 1 + i.
     std::span<float> d_ap_of(std::size_t anchor) const noexcept {

@@ -92,6 +92,8 @@ class Search {
 
     // A row's sieve lets pass whatever is not too far for all of its open pairs: the end of a band rises with d_ap.
     void set_sieve(std::size_t row) noexcept {
+        limits_[row] = kClosed;
+        if (!pairs_.is_anchor(row) || groups_.n_negatives(row) == 0) { return; }
         const auto picks = pairs_.picks_of(row);
         const auto d_ap = pairs_.d_ap_of(row);
         bool open = false;
@@ -101,8 +103,7 @@ class Search {
             open = true;
             greatest = std::max(greatest, d_ap[i]);
         }
-        open = open && groups_.n_negatives(row) != 0;
-        limits_[row] = open ? decide_.edges(decide_.doubt(row), greatest).possible_high : kClosed;
+        if (open) { limits_[row] = decide_.edges(decide_.doubt(row), greatest).possible_high; }
     }
 
     bool is_open(std::size_t row) const noexcept { return limits_[row] > kClosed; }

@@ -85,8 +85,7 @@ Mined mine(const Problem<Scalar>& problem, const mining::Settings& settings, con
     const std::size_t n = mining::mine(settings, batch, groups, workspace);
     std::vector<std::int32_t> columns[3];
     for (auto& column : columns) { column.resize(n, -1); }
-    mining::collect(groups, grouping.order, workspace, settings.n_threads, columns[0].data(), columns[1].data(),
-                    columns[2].data());
+    mining::collect(settings, groups, grouping.order, workspace, columns[0].data(), columns[1].data(), columns[2].data());
     std::vector<Triplet> triplets;
     for (std::size_t i = 0; i < n; ++i) { triplets.push_back({columns[0][i], columns[1][i], columns[2][i]}); }
     return {triplets, -1};
@@ -277,6 +276,33 @@ void test_random_batches(std::uint64_t n_batches) {
     }
 }
 
+// Parts of the anchors, cut anyhow, have between them the triplets of all.
+void test_parts_of_the_anchors() {
+    for (const double noise : {0.3, 0.7, 5.0}) {
+        const auto problem = clustered<float>(equal_counts(90, 6), 24, noise);
+        for (const mining::Band& band : mining::kBands) {
+            const auto expected = by_definition(problem, name_of(band), 0.2, 3);
+            for (const std::size_t n_parts : {1U, 2U, 7U, 100U}) {
+                Chance chance(n_parts);
+                std::vector<std::size_t> parts(problem.n());
+                for (std::size_t& part : parts) { part = chance.below(n_parts); }
+                std::vector<Triplet> got;
+                for (std::size_t part = 0; part < n_parts; ++part) {
+                    std::vector<std::uint8_t> anchors;
+                    for (const std::size_t its : parts) { anchors.push_back(its == part ? 1 : 0); }
+                    const auto mined =
+                        mine(problem, {band, 0.2, 3, 1 + static_cast<int>(part % 3), anchors}, simd::kernels(), shared_workspace());
+                    got.insert(got.end(), mined.triplets.begin(), mined.triplets.end());
+                }
+                auto sorted = expected;
+                std::ranges::sort(sorted);
+                std::ranges::sort(got);
+                check::that(got == sorted, "parts of the anchors: " + std::to_string(n_parts) + ", noise " + std::to_string(noise));
+            }
+        }
+    }
+}
+
 // The first of them in the caller's order, whatever its place among the grouped rows.
 void test_rows_that_are_not_finite() {
     const auto sound = clustered<double>(equal_counts(20, 5), 9, 0.7);
@@ -332,6 +358,7 @@ int main(int n_arguments, char** arguments) {
     test_long_and_short_rows();
     test_odd_groups();
     test_random_batches(n_arguments > 1 ? std::stoull(arguments[1]) : 100);
+    test_parts_of_the_anchors();
     test_rows_that_are_not_finite();
     test_callers_side_by_side();
     return check::report();

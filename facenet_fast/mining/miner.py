@@ -23,6 +23,9 @@ Path = TypeVar("Path")
 # Squared distances between longer rows could leave float64's range; csrc/mining/batch.cpp holds its square.
 _LARGEST_NORM = 1e150
 
+# Stands for a mask of anchors where all rows are.
+_ALL = np.empty(0, np.uint8)
+
 _THREAD = threading.local()
 
 
@@ -58,6 +61,7 @@ def mine_triplets(
     margin: float = 0.2,
     seed: int = 0,
     threads: int | None = None,
+    anchors: slice | npt.ArrayLike | None = None,
     backend: Literal["native", "reference"] = "native",
 ) -> Triplets:
     """Pick a negative for every pair of images of one identity.
@@ -88,6 +92,10 @@ def mine_triplets(
     threads : int, optional
         Threads to mine with; default: as many as OpenMP would use (``OMP_NUM_THREADS``, else the cores that
         this process may run on).
+    anchors : slice or array_like, optional
+        Rows to take anchors from, as they would index `embeddings`; default: all. Positives and negatives
+        come from all rows in any case. A part has those triplets of the whole that have their anchor in it:
+        workers that mine a part each find together what one would.
     backend : {"native", "reference"}, default "native"
         ``"reference"`` is the specification in plain numpy: the same triplets, thousands of times slower.
 
@@ -121,17 +129,19 @@ def mine_triplets(
     rule = resolve_strategy(strategy)
     rows = _check_embeddings(embeddings)
     order, offsets = _group(labels, len(rows))
+    is_anchor = _ALL if anchors is None else _check_anchors(anchors, len(rows))[order]
     margin = _check_margin(margin)
     seed = _check_integer("seed", seed, 0, 2**64 - 1)
     n_threads = 0 if threads is None else _check_integer("threads", threads, 1, 2**31 - 1)
 
     if backend == "native":
         columns, bad_row = load_core().mine(
-            _workspace(), rows, order, offsets, rule.band, margin, seed, n_threads
+            _workspace(), rows, order, offsets, is_anchor, rule.band, margin, seed, n_threads
         )
     elif backend == "reference":
         bad_row = _first_bad_row(rows)
-        columns = () if bad_row >= 0 else order[reference.mine(rows[order], offsets, rule, margin, seed)].T
+        if bad_row < 0:
+            columns = order[reference.mine(rows[order], offsets, is_anchor, rule, margin, seed)].T
     else:
         raise ValueError(f"backend must be 'native' or 'reference'; got {backend!r}")
     if bad_row >= 0:
@@ -140,13 +150,18 @@ def mine_triplets(
             f"embeddings must be finite, with norms below {_LARGEST_NORM:g}; row {bad_row} has norm {norm}"
         )
 
-    counts = np.diff(offsets)
+    if anchors is None:
+        counts = np.diff(offsets)
+        n_pairs = int((counts * (counts - 1) // 2).sum())
+    else:
+        ends = np.repeat(offsets[1:], np.diff(offsets))
+        n_pairs = int((ends - np.arange(len(rows)) - 1)[is_anchor != 0].sum())
     anchor, positive, negative = columns
     return Triplets(
         anchor=anchor,
         positive=positive,
         negative=negative,
-        n_pairs=int((counts * (counts - 1) // 2).sum()),
+        n_pairs=n_pairs,
         n_pairs_with_negative=len(anchor),
     )
 
@@ -203,17 +218,16 @@ def select_triplets(
     counts = np.array(whole, dtype=np.int64)
     labels = np.repeat(np.arange(len(counts)), counts)
     seed = int(np.random.randint(2**63, dtype=np.int64))
-    mined = mine_triplets(embeddings, labels, strategy="vgg_face", margin=alpha, seed=seed)
+    anchors = slice(counts[:n_anchor_classes].sum())
+    mined = mine_triplets(embeddings, labels, strategy="vgg_face", margin=alpha, seed=seed, anchors=anchors)
 
-    used = np.flatnonzero(mined.anchor < counts[:n_anchor_classes].sum())
-    np.random.shuffle(used)
-    columns = (mined.anchor[used], mined.positive[used], mined.negative[used])
     triplets = [
         (image_paths[a], image_paths[p], image_paths[n])
-        for a, p, n in zip(*(column.tolist() for column in columns), strict=True)
+        for a, p, n in np.random.permutation(
+            np.stack((mined.anchor, mined.positive, mined.negative), 1)
+        ).tolist()
     ]
-    n_pairs = int((counts[:n_anchor_classes] * (counts[:n_anchor_classes] - 1) // 2).sum())
-    return triplets, n_pairs, len(triplets)
+    return triplets, mined.n_pairs, len(triplets)
 
 
 def _check_embeddings(embeddings: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -254,6 +268,21 @@ def _group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], n
         raise TypeError(f"labels must be of one sortable type; {error}") from error
     offsets = np.concatenate(([0], starts, [n_rows])) if n_rows else np.zeros(1, np.int64)
     return order.astype(np.int32), offsets.astype(np.int64, copy=False)
+
+
+def _check_anchors(anchors: slice | npt.ArrayLike, n_rows: int) -> npt.NDArray[np.uint8]:
+    """Return for each row whether it is an anchor."""
+    rows = anchors if isinstance(anchors, slice) else np.asarray(anchors)
+    if isinstance(rows, np.ndarray) and rows.size == 0:
+        rows = rows.astype(np.intp)
+    is_anchor = np.zeros(n_rows, np.uint8)
+    try:
+        is_anchor[rows] = 1
+    except IndexError as error:
+        raise ValueError(f"anchors must index the {n_rows} embeddings; {error}") from error
+    except TypeError as error:
+        raise TypeError(f"anchors must be a slice, row numbers or a mask; {error}") from error
+    return is_anchor
 
 
 def _check_margin(margin: float) -> float:

@@ -9,13 +9,14 @@ The pick of a pair (anchor, positive)
     pick. If none was, the pick is a uniformly drawn one of all candidates, and a pair without candidates
     gives no triplet. Either way every candidate is equally likely.
 
-How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here. All
-pairs draw where the pilot, `N_PILOT` random (pair, negative) trials over the whole batch, finds at least
-`PILOT_SHARE` of them to be candidates: `N_DRAWS` times, and if that leaves `n_left` pairs of an anchor without a
-pick, ``n_rows // (MORE_DRAWS * n_left)`` times more each, which together cost less than to look at all rows.
-Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw of which at least `N_SAMPLE_HITS` of
-``n_sampled`` random negatives of the anchor are candidates; ``n_sampled`` is one for every `ROWS_PER_SAMPLED` rows
-and `LEAST_SAMPLED` at least, and such a pair draws `DRAWS_PER_SAMPLED` times as often.
+How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here.
+
+- The pilot is `N_PILOT` random (pair, negative) trials over the whole batch. Where at least `PILOT_SHARE` of them
+  are candidates, all pairs draw `N_DRAWS` times. If that leaves ``n_left`` pairs of an anchor without a pick,
+  those draw ``n_rows // (MORE_DRAWS * n_left)`` times more, together for less than a look at all rows costs.
+- Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw of which at least `N_SAMPLE_HITS` of
+  ``n_sampled`` random negatives of the anchor are candidates, and they draw `DRAWS_PER_SAMPLED` times as often.
+  One negative is sampled for every `ROWS_PER_SAMPLED` rows, and `LEAST_SAMPLED` at least.
 """
 
 from __future__ import annotations
@@ -98,9 +99,17 @@ def in_band(strategy: Strategy, d_ap: Any, d_an: Any, margin: float) -> Any:
 
 
 def mine(
-    embeddings: npt.NDArray[Any], offsets: npt.NDArray[np.int64], strategy: Strategy, margin: float, seed: int
+    embeddings: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    is_anchor: npt.NDArray[np.uint8],
+    strategy: Strategy,
+    margin: float,
+    seed: int,
 ) -> npt.NDArray[np.int32]:
-    """Mine grouped rows; return (n_triplets, 3): anchor, positive, negative, by anchor and positive."""
+    """Mine grouped rows; return (n_triplets, 3): anchor, positive, negative, by anchor and positive.
+
+    Pairs are mined of rows that `is_anchor` marks, of all where it is empty.
+    """
     n_rows = len(embeddings)
     squared = [squared_distances(row, embeddings) for row in embeddings]
     spans = [(int(b), int(e)) for b, e in pairwise(offsets) for _ in range(b, e)]
@@ -134,6 +143,8 @@ def mine(
 
     triplets = []
     for anchor, its_pairs in groupby(pairs, key=lambda pair: pair[0]):
+        if len(is_anchor) and not is_anchor[anchor]:
+            continue
         positives = [positive for _, positive in its_pairs]
         picks = {
             p: first_drawn(anchor, p, range(n_draws)) if pilot or is_sampled(anchor, p) else None

@@ -300,6 +300,7 @@ def core_arguments() -> dict[str, Any]:
         "embeddings": np.random.default_rng(0).standard_normal((N_ROWS, 5)).astype(np.float32),
         "order": np.arange(N_ROWS, dtype=np.int32)[::-1].copy(),
         "offsets": np.array([0, 2, 2, 6]),
+        "is_anchor": np.empty(0, np.uint8),
         "band": "violating",
         "margin": 9.0,
         "seed": 1,
@@ -312,6 +313,7 @@ def test_the_core_takes_what_fits() -> None:
     assert (len(anchors), bad_row) == (1 + 6, -1)
     for change in (
         {"embeddings": core_arguments()["embeddings"].astype("f8")},
+        {"is_anchor": np.full(N_ROWS, 255, np.uint8)},
         {"threads": 0},
         {"threads": -3},
     ):
@@ -374,6 +376,13 @@ rows_in_order = np.arange(N_ROWS, dtype=np.int32)
         {"offsets": np.array([0, -3, 6])},
         {"offsets": np.array([0, 2**62, 6])},
         {"offsets": np.array([0, -(2**63), 6])},
+        {"is_anchor": np.ones(N_ROWS)},
+        {"is_anchor": np.ones(N_ROWS, bool)},
+        {"is_anchor": np.ones(N_ROWS - 1, np.uint8)},
+        {"is_anchor": np.ones(N_ROWS + 1, np.uint8)},
+        {"is_anchor": np.ones((1, N_ROWS), np.uint8)},
+        {"is_anchor": np.ones(2 * N_ROWS, np.uint8)[::2]},
+        {"is_anchor": None},
         {"band": "hardest"},
         {"band": None},
         {"margin": "wide"},
@@ -393,17 +402,19 @@ def test_the_core_refuses_what_it_would_read_out_of_bounds(change: dict[str, Any
 @given(
     order=st.lists(st.integers(-1, N_ROWS), min_size=N_ROWS - 1, max_size=N_ROWS + 1),
     offsets=st.lists(st.integers(-1, N_ROWS + 1), max_size=5),
+    anchors=st.lists(st.integers(0, 1), min_size=N_ROWS, max_size=N_ROWS),
     band=st.sampled_from(["violating", "semi_hard"]),
     margin=st.floats(),
     threads=st.integers(-1, 3),
 )
 def test_the_core_stays_inside_its_arrays(
-    order: list[int], offsets: list[int], band: str, margin: float, threads: int
+    order: list[int], offsets: list[int], anchors: list[int], band: str, margin: float, threads: int
 ) -> None:
     arguments = {
         **core_arguments(),
         "order": np.array(order, np.int32),
         "offsets": np.array([0, *offsets, N_ROWS]),
+        "is_anchor": np.array(anchors, np.uint8),
         "band": band,
         "margin": margin,
         "threads": threads,

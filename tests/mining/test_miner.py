@@ -143,6 +143,43 @@ def test_any_batch_equals_reference(
     assert_equals_reference(*batch, strategy=strategy, margin=margin, seed=seed, threads=threads)
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("strategy", PRESETS)
+def test_parts_of_the_anchors_make_the_whole(instruction_set: str, strategy: str, backend: Any) -> None:
+    embeddings, labels = clustered(12, 7, 16, noise=0.7)
+    shuffled = np.random.default_rng(1).permutation(84)
+    embeddings, labels = embeddings[shuffled], labels[shuffled]
+    whole = assert_equals_reference(embeddings, labels, strategy=strategy, seed=7)
+    assert 0 < len(whole) < whole.n_pairs
+    mask = np.arange(84) % 3 == 0
+    for parts in (
+        [slice(None)],
+        [slice(0, 40), slice(40, 41), slice(41, None)],
+        [range(0, 84, 2), range(1, 84, 2)],
+        [mask, ~mask],
+        [[5, 80, 3], np.delete(np.arange(84), [5, 80, 3]), []],
+    ):
+        mined = [
+            mine_triplets(embeddings, labels, strategy=strategy, seed=7, anchors=part, backend=backend)
+            for part in parts
+        ]
+        for part, found in zip(parts, mined, strict=True):
+            rows = np.arange(84)[part if len(np.shape(part)) == 0 or len(part) else slice(0)]
+            assert set(found.anchor) <= set(rows)
+        together = np.concatenate([as_rows(found) for found in mined])
+        assert sorted(together.tolist()) == sorted(as_rows(whole).tolist())
+        assert sum(found.n_pairs for found in mined) == whole.n_pairs
+
+
+def test_a_part_of_a_large_batch_searches_alone() -> None:
+    # Few open anchors meet all columns in blocks of their own, and not in tiles that serve both sides.
+    embeddings, labels = clustered(110, 7, 16, noise=0.4)
+    whole = as_rows(mine_triplets(embeddings, labels, margin=0.1))
+    for n in (1, 100, 700):
+        part = as_rows(mine_triplets(embeddings, labels, margin=0.1, anchors=slice(n)))
+        np.testing.assert_array_equal(part, whole[whole[:, 0] < n])
+
+
 def test_seed_moves_the_picks_and_nothing_else() -> None:
     embeddings, labels = clustered(10, 6, 16)
     first, again, other = (mine_triplets(embeddings, labels, margin=1.0, seed=s) for s in (1, 1, 2))
@@ -233,6 +270,11 @@ def test_threads_may_mine_at_the_same_time() -> None:
         ({"seed": -1}, ValueError, r"seed must be in \[0, 18446744073709551615\]; got -1"),
         ({"seed": 1.5}, TypeError, "seed must be a whole number; got 1.5"),
         ({"threads": 0}, ValueError, "threads must be in"),
+        ({"anchors": [0, 30]}, ValueError, "anchors must index the 30 embeddings; index 30 is out of bounds"),
+        ({"anchors": [True]}, ValueError, "anchors must index the 30 embeddings"),
+        ({"anchors": [0.5]}, ValueError, "anchors must index the 30 embeddings"),
+        ({"anchors": "first"}, ValueError, "anchors must index the 30 embeddings"),
+        ({"anchors": slice("a", "b")}, TypeError, "anchors must be a slice, row numbers or a mask"),
         ({"backend": "gpu"}, ValueError, "backend must be 'native' or 'reference'; got 'gpu'"),
         (
             {"labels": [0, 1]},
