@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "../core/float_environment.hpp"
 #include "../core/parallel.hpp"
 #include "../mining/miner.hpp"
 
@@ -79,6 +80,7 @@ py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const 
     std::optional<mining::Groups> groups;
     {
         const py::gil_scoped_release release;
+        const core::DefaultFloatEnvironment environment;
         mining::Batch batch(rows, grouping, simd::kernels(), n_threads, workspace.batch);
         bad_row = batch.bad_row();
         if (bad_row < 0) {

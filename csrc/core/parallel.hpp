@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "float_environment.hpp"
+
 #if defined(FACENET_FAST_STD_THREADS)
 #include <atomic>
 #include <thread>
@@ -30,7 +32,8 @@ inline void release_threads() noexcept {
 }
 
 // Calls body(i, thread) for every i in [0, n), handing out chunk numbers at a time; thread is below n_threads. The body
-// must not throw. Thread sanitizers understand the standard library's threads and not those of OpenMP runtimes, so the
+// must not throw. Other threads than the caller's compute in the default floating-point environment; the caller sees to
+// its own. Thread sanitizers understand the standard library's threads and not those of OpenMP runtimes, so the
 // sanitized build (FACENET_FAST_STD_THREADS) runs the same bodies on the former.
 template <class Body>
 void parallel_for(int n_threads, std::size_t n, std::size_t chunk, const Body& body) {
@@ -43,14 +46,20 @@ void parallel_for(int n_threads, std::size_t n, std::size_t chunk, const Body& b
     std::vector<std::jthread> workers;
     for (std::size_t thread = 0; thread < static_cast<std::size_t>(n_threads); ++thread) {
         workers.emplace_back([&, thread] {
+            const DefaultFloatEnvironment environment;
             for (std::size_t begin = next.fetch_add(chunk); begin < n; begin = next.fetch_add(chunk)) {
                 for (std::size_t i = begin; i < n && i < begin + chunk; ++i) { body(i, thread); }
             }
         });
     }
 #else
-#pragma omp parallel for num_threads(n_threads) schedule(dynamic, chunk)
-    for (std::size_t i = 0; i < n; ++i) { body(i, static_cast<std::size_t>(omp_get_thread_num())); }
+#pragma omp parallel num_threads(n_threads)
+    {
+        const DefaultFloatEnvironment environment;
+        const auto thread = static_cast<std::size_t>(omp_get_thread_num());
+#pragma omp for schedule(dynamic, chunk) nowait
+        for (std::size_t i = 0; i < n; ++i) { body(i, thread); }
+    }
 #endif
 }
 

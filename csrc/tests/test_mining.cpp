@@ -1,5 +1,6 @@
 // The miner against its definition: the same triplets in the same order from every instruction set and number of threads.
 #include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -8,6 +9,11 @@
 #include <thread>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "../core/float_environment.hpp"
 #include "../mining/draw.hpp"
 #include "../mining/miner.hpp"
 #include "check.hpp"
@@ -77,6 +83,7 @@ struct Mined {
 template <class Scalar>
 Mined mine(const Problem<Scalar>& problem, const mining::Settings& settings, const simd::Kernels& kernels,
            mining::Workspace& workspace) {
+    const core::DefaultFloatEnvironment environment;
     const mining::Grouping grouping{problem.order, problem.offsets};
     mining::Batch batch({problem.values.data(), problem.n(), problem.size}, grouping, kernels, settings.n_threads,
                         workspace.batch);
@@ -276,6 +283,38 @@ void test_random_batches(std::uint64_t n_batches) {
     }
 }
 
+// A caller that rounds otherwise and takes denormals for zero gets the same triplets, and keeps its modes and flags.
+void test_floating_point_state() {
+    // Every coordinate is a denormal float.
+    const auto problem = in_float32(clustered<double>(equal_counts(40, 7), 24, 0.5, 1e-39));
+    const double margin = 1e-79;
+    const auto expected = by_definition(problem, "semi_hard", margin, 5);
+    check::that(!expected.empty() && expected.size() < 40 * 21, "some pairs have a negative");
+    std::fenv_t before;
+    std::fegetenv(&before);
+    for (const int rounding : {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
+        for (const int n_threads : {1, 3}) {
+            std::fesetround(rounding);
+            std::feclearexcept(FE_ALL_EXCEPT);
+            std::feraiseexcept(FE_OVERFLOW);
+#if defined(__x86_64__)
+            const unsigned denormals_are_zero = 0x8040;
+            _mm_setcsr(_mm_getcsr() | denormals_are_zero);
+#endif
+            const int flags = std::fetestexcept(FE_ALL_EXCEPT);
+            const auto mined =
+                mine(problem, {mining::SemiHard{}, margin, 5, n_threads}, simd::kernels(), shared_workspace()).triplets;
+            bool untouched = std::fegetround() == rounding && std::fetestexcept(FE_ALL_EXCEPT) == flags;
+#if defined(__x86_64__)
+            untouched = untouched && (_mm_getcsr() & denormals_are_zero) == denormals_are_zero;
+#endif
+            std::fesetenv(&before);
+            check::that(mined == expected, "the caller's rounding and denormals do not matter");
+            check::that(untouched, "the caller keeps its floating-point state");
+        }
+    }
+}
+
 // Parts of the anchors, cut anyhow, have between them the triplets of all.
 void test_parts_of_the_anchors() {
     for (const double noise : {0.3, 0.7, 5.0}) {
@@ -359,6 +398,7 @@ int main(int n_arguments, char** arguments) {
     test_odd_groups();
     test_random_batches(n_arguments > 1 ? std::stoull(arguments[1]) : 100);
     test_parts_of_the_anchors();
+    test_floating_point_state();
     test_rows_that_are_not_finite();
     test_callers_side_by_side();
     return check::report();

@@ -11,12 +11,13 @@ The pick of a pair (anchor, positive)
 
 How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here.
 
-- The pilot is `N_PILOT` random (pair, negative) trials over the whole batch. Where at least `PILOT_SHARE` of them
-  are candidates, all pairs draw `N_DRAWS` times. If that leaves ``n_left`` pairs of an anchor without a pick,
-  those draw ``n_rows // (MORE_DRAWS * n_left)`` times more, together for less than a look at all rows costs.
-- Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw of which at least `N_SAMPLE_HITS` of
-  ``n_sampled`` random negatives of the anchor are candidates, and they draw `DRAWS_PER_SAMPLED` times as often.
-  One negative is sampled for every `ROWS_PER_SAMPLED` rows, and `LEAST_SAMPLED` at least.
+- The pilot is `N_PILOT` random (pair, negative) trials over the whole batch. Where at least `PILOT_SHARE` of
+  them are candidates, all pairs draw `N_DRAWS` times. If that leaves ``n_left`` pairs of an anchor without a
+  pick, those draw ``n_rows // (MORE_DRAWS * n_left)`` times more: together, for less than a look at all rows.
+- Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw of which at least
+  `N_SAMPLE_HITS` of ``n_sampled`` random negatives of the anchor are candidates, and they draw
+  `DRAWS_PER_SAMPLED` times as often. One negative is sampled for every `ROWS_PER_SAMPLED` rows, and
+  `LEAST_SAMPLED` at least.
 """
 
 from __future__ import annotations

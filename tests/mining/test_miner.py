@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -21,6 +23,9 @@ from facenet_fast.mining.devices import load_core
 from .batches import clustered
 
 INSTRUCTION_SETS = load_core().instruction_sets()
+
+# FE_UPWARD
+UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)
@@ -321,6 +326,34 @@ def test_the_first_row_that_is_not_finite_is_named(backend: Any, value: float, s
     rows[[17, 23], 3] = value
     with pytest.raises(ValueError, match=f"norms below 1e.150; row 17 has norm {shown}"):
         mine_triplets(rows, labels, backend=backend)
+
+
+@pytest.mark.skipif(
+    platform.machine() not in UPWARD, reason="the C library's number for rounding up is not known"
+)
+def test_the_callers_rounding_mode_does_not_matter_and_is_kept() -> None:
+    embeddings, labels = clustered(9, 7, 33, noise=0.7)
+    expected = as_rows(mine_triplets(embeddings, labels, seed=5, threads=2))
+    c_library = ctypes.CDLL(None)
+    c_library.fesetround(UPWARD[platform.machine()])
+    try:
+        mined = as_rows(mine_triplets(embeddings, labels, seed=5, threads=2))
+        kept = c_library.fegetround()
+    finally:
+        c_library.fesetround(0)
+    np.testing.assert_array_equal(mined, expected)
+    assert kept == UPWARD[platform.machine()]
+
+
+@pytest.mark.parametrize("scale", [1e-19, 1e-30, 1e-40])
+def test_denormals_are_numbers_like_others(instruction_set: str, scale: float) -> None:
+    embeddings, labels = clustered(9, 7, 33, noise=0.7)
+    small = embeddings.astype(np.float64) * scale
+    for rows in (small, small.astype(np.float32)):
+        assert_equals_reference(rows, labels, margin=0.2 * scale**2, seed=5, threads=2)
+    mixed = embeddings.copy()
+    mixed[:, ::2] *= np.float32(1e-41)
+    assert_equals_reference(mixed, labels, seed=5, threads=2)
 
 
 def run_python(code: str, **environment: str) -> str:
