@@ -129,8 +129,9 @@ class Drawing {
         return n_open;
     }
 
-    // Draws first .. first + n of each open pair, until one is a candidate; returns the pairs that are open still. So many
-    // are tried at once, of some pairs or of one, that their distances do not wait for each other.
+    // Draws first .. first + n of each open pair, until one is a candidate; returns the pairs that are open still. Where the
+    // first draw has not closed a pair, so many are tried at once, of some pairs or of one, that their distances do not wait
+    // for each other.
     std::span<std::int32_t> close_by_draws(std::size_t anchor, std::span<std::int32_t> open, std::uint64_t first,
                                            std::uint64_t n, DrawMemory& memory) const noexcept {
         const core::AnchorStreams streams(seed_, anchor);
@@ -140,7 +141,7 @@ class Drawing {
         std::int32_t* columns = memory.columns.take(room()).data();
         float* distances = memory.distances.take(room()).data();
         for (std::uint64_t done = 0; done < n && !open.empty();) {
-            const std::size_t n_each = std::min<std::size_t>(n - done, 1 + (kAtOnce - 1) / open.size());
+            const std::size_t n_each = first + done == 0 ? 1 : std::min<std::size_t>(n - done, 1 + (kAtOnce - 1) / open.size());
             for (std::size_t j = 0; j < open.size(); ++j) {
                 const core::Stream stream = streams(anchor + 1 + static_cast<std::size_t>(open[j]));
                 for (std::size_t t = 0; t < n_each; ++t) {
