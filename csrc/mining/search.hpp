@@ -1,9 +1,10 @@
 // Second pass: every anchor with an open pair meets every column. Tiles of distances are made in cache, sieved to the
 // few that any open pair of the row could want as they leave the registers, and forgotten.
 //
-// Where most anchors are open, a tile serves both of its sides (by_blocks): half the products, but what passes the sieves
-// is kept until every tile is done. Where few are, or where too much would have to be kept, a block of anchors meets all
-// columns and picks at once (by_rows).
+// Where most anchors are open, a tile serves both of its sides, and what passes the sieves is kept until all tiles of a
+// stripe of anchors are done: of all anchors, with half the products, if there is room for that (by_stripes). Where few are
+// open, or where most of what is made would have to be kept, a block of anchors meets all columns and picks at once
+// (by_rows).
 #pragma once
 
 #include <algorithm>
@@ -61,6 +62,8 @@ class Search {
           archive_size_(archive_size),
           shared_(shared),
           memory_(memory),
+          side_(block_side()),
+          n_blocks_((groups_.n_rows() + side_ - 1) / side_),
           limits_(shared.limits.take(groups_.n_rows() + batch.padding())) {}
 
     void run() {
@@ -68,8 +71,11 @@ class Search {
         if (open_rows.empty()) { return; }
         batch_.make_panels(n_threads_);
         for (SearchMemory& own : memory_) { picking_.reserve(own.pick); }
-        const bool most_are_open = 2 * open_rows.size() > groups_.n_rows();
-        if (!most_are_open || !by_blocks()) { by_rows(open_rows); }
+        if (2 * open_rows.size() > groups_.n_rows()) {
+            by_stripes(open_rows);
+        } else {
+            by_rows(open_rows);
+        }
     }
 
   private:
@@ -180,18 +186,34 @@ class Search {
         std::size_t at = 0, end = 0;
     };
 
-    // False, and no pick made, if the archive is too small for what passes the sieves.
-    bool by_blocks() {
-        const std::size_t side = block_side();
-        const std::size_t n_blocks = (groups_.n_rows() + side - 1) / side;
-        if (expected_to_pass() > static_cast<double>(archive_size_)) { return false; }
+    // Of blocks: rows that are searched for together.
+    struct Stripe {
+        std::size_t begin, end;
+    };
+
+    void by_stripes(std::span<const std::int32_t> open_rows) {
+        const std::size_t most = blocks_that_fit();
+        if (most == 0) { return by_rows(open_rows); }
+        const std::size_t n_stripes = (n_blocks_ + most - 1) / most;
+        const std::size_t height = (n_blocks_ + n_stripes - 1) / n_stripes;
         shared_.archived_distances.take(archive_size_ + simd::kSlack);
         shared_.archived_columns.take(archive_size_ + simd::kSlack);
-        shared_.segments.take(groups_.n_rows() * (n_blocks + 1));
+        shared_.segments.take(height * side_ * (n_blocks_ + 1));
+        for (Stripe stripe = {0, 0}; stripe.end < n_blocks_;) {
+            stripe = {stripe.end, std::min(stripe.end + height, n_blocks_)};
+            if (by_blocks(stripe)) { continue; }
+            const auto first = std::ranges::lower_bound(open_rows, static_cast<std::int32_t>(stripe.begin * side_));
+            const auto last = std::ranges::lower_bound(open_rows, static_cast<std::int32_t>(stripe.end * side_));
+            by_rows({first, last});
+        }
+    }
+
+    // False, and no pick made, if the archive is too small for what passes the sieves.
+    bool by_blocks(const Stripe& stripe) {
         for (SearchMemory& own : memory_) {
-            own.tile.take(side * side + simd::kSlack);
-            own.row_bits.take(side * simd::kBitWords);
-            own.column_bits.take(side * simd::kBitWords);
+            own.tile.take(side_ * side_ + simd::kSlack);
+            own.row_bits.take(side_ * simd::kBitWords);
+            own.column_bits.take(side_ * simd::kBitWords);
             own.counts.take(simd::kBitColumns);
             own.places.take(simd::kBitColumns);
             own.distances.take(stride());
@@ -200,75 +222,79 @@ class Search {
         archived_ = 0;
         overflown_ = false;
         std::vector<Cursor> cursors(memory_.size());
-        core::parallel_for(n_threads_, n_blocks * (n_blocks + 1) / 2, 1, [&](std::size_t i, std::size_t thread) noexcept {
-            std::size_t left = 0;
-            for (; i >= n_blocks - left; ++left) { i -= n_blocks - left; }
-            if (!overflown_) { search_block(left, left + i, n_blocks, memory_[thread], cursors[thread]); }
-        });
+        core::parallel_for(
+            n_threads_, (stripe.end - stripe.begin) * n_blocks_, 1, [&](std::size_t i, std::size_t thread) noexcept {
+                const std::size_t left = stripe.begin + i / n_blocks_, right = i % n_blocks_;
+                const bool is_done_from_the_other_side = stripe.begin <= right && right < left;
+                if (overflown_ || is_done_from_the_other_side) { return; }
+                search_block(stripe, left, right, memory_[thread], cursors[thread]);
+            });
         if (overflown_) { return false; }
 
         constexpr std::size_t kAnchorsPerTask = 16;
-        core::parallel_for(n_threads_, groups_.n_rows(), kAnchorsPerTask, [&](std::size_t row, std::size_t thread) noexcept {
-            if (is_open(row)) { pick_from_archive(row, n_blocks, memory_[thread]); }
+        const std::size_t first = stripe.begin * side_, last = std::min(stripe.end * side_, groups_.n_rows());
+        core::parallel_for(n_threads_, last - first, kAnchorsPerTask, [&](std::size_t i, std::size_t thread) noexcept {
+            if (is_open(first + i)) { pick_from_archive(stripe, first + i, memory_[thread]); }
         });
         return true;
     }
 
-    // Distances between a block of rows, on the left, and the same or a later one: the left rows look at the right ones, and
-    // these back at them. Of a block with itself only what lies right of the diagonal is made.
-    void search_block(std::size_t left, std::size_t right, std::size_t n_blocks, SearchMemory& own,
+    // Distances between a block of rows, on the left, and one of columns, on the right: the left rows look at the right ones
+    // and, if these are of the stripe too, they look back. Of a block with itself only what lies right of the diagonal is
+    // made.
+    void search_block(const Stripe& stripe, std::size_t left, std::size_t right, SearchMemory& own,
                       Cursor& cursor) noexcept {
-        const std::size_t side = block_side();
-        const std::size_t row_begin = left * side, row_end = std::min(row_begin + side, groups_.n_rows());
-        const std::size_t begin = right * side, end = std::min(begin + side, groups_.n_rows());
-        const std::size_t n_rows = row_end - row_begin;
-        const Map map = {own.tile.take(side * side + simd::kSlack).data(), side,
-                         own.row_bits.take(side * simd::kBitWords).data(),
-                         own.column_bits.take(side * simd::kBitWords).data()};
-        std::fill_n(map.row_bits, side * simd::kBitWords, 0);
-        std::fill_n(map.column_bits, side * simd::kBitWords, 0);
+        const std::size_t row_begin = left * side_, n_rows = std::min(side_, groups_.n_rows() - row_begin);
+        const std::size_t begin = right * side_, end = std::min(begin + side_, groups_.n_rows());
+        const bool both_look = left <= right && right < stripe.end;
+        const Map map = {own.tile.take(side_ * side_ + simd::kSlack).data(), side_,
+                         own.row_bits.take(side_ * simd::kBitWords).data(),
+                         both_look ? own.column_bits.take(side_ * simd::kBitWords).data() : nullptr};
+        std::fill_n(map.row_bits, side_ * simd::kBitWords, 0);
+        if (both_look) { std::fill_n(map.column_bits, side_ * simd::kBitWords, 0); }
         make_tiles({batch_.row(row_begin), batch_.norms() + row_begin, limits_.data() + row_begin, n_rows}, begin, end, map,
                    left == right ? n_rows : 0);
 
         for (std::size_t r = 0; r < n_rows; ++r) {
             const std::size_t row = row_begin + r;
             std::uint64_t* bits = map.row_bits + r * simd::kBitWords;
-            if (groups_.end(row) > begin) {
-                // What is left of the row's own identity is the other side's.
-                const std::size_t own_end = std::min(groups_.end(row), end) - begin;
-                clear_bits(bits, 0, own_end);
-                clear_bits(map.column_bits + r * simd::kBitWords, 0, own_end);
-            }
+            // What lies left of the diagonal is the other side's.
+            const std::size_t own_begin = left == right ? 0 : std::clamp(groups_.begin(row), begin, end) - begin;
+            const std::size_t own_end = std::clamp(groups_.end(row), begin, end) - begin;
+            clear_bits(bits, own_begin, own_end);
+            if (both_look) { clear_bits(map.column_bits + r * simd::kBitWords, own_begin, own_end); }
             if (!is_open(row)) { continue; }
             if (!reserve(cursor, end - begin)) { return; }
-            const std::size_t n = kernels_.sift_row(map.distances + r * side, bits, end - begin,
+            const std::size_t n = kernels_.sift_row(map.distances + r * side_, bits, end - begin,
                                                     static_cast<std::int32_t>(begin), archived_distances() + cursor.at,
                                                     archived_columns() + cursor.at);
-            segment_of(row, right + 1, n_blocks) = {static_cast<std::uint32_t>(cursor.at), static_cast<std::uint32_t>(n)};
+            segment_of(stripe, row, left <= right ? right + 1 : right) = {static_cast<std::uint32_t>(cursor.at),
+                                                                          static_cast<std::uint32_t>(n)};
             cursor.at += n;
         }
+        if (!both_look) { return; }
 
         std::uint32_t* counts = own.counts.take(simd::kBitColumns).data();
         std::size_t* places = own.places.take(simd::kBitColumns).data();
         kernels_.count_columns(map.column_bits, n_rows, counts);
         for (std::size_t c = 0; c < end - begin; ++c) {
             if (!reserve(cursor, counts[c])) { return; }
-            segment_of(begin + c, left, n_blocks) = {static_cast<std::uint32_t>(cursor.at), counts[c]};
+            segment_of(stripe, begin + c, left) = {static_cast<std::uint32_t>(cursor.at), counts[c]};
             places[c] = cursor.at;
             cursor.at += counts[c];
         }
-        kernels_.sift_columns(map.distances, side, map.column_bits, n_rows, static_cast<std::int32_t>(row_begin), places,
+        kernels_.sift_columns(map.distances, side_, map.column_bits, n_rows, static_cast<std::int32_t>(row_begin), places,
                               archived_distances(), archived_columns());
     }
 
-    // The columns of a row are in order: as a right row it looked at blocks up to its own, then, as a left row, at its own
-    // and those after it.
-    void pick_from_archive(std::size_t row, std::size_t n_blocks, SearchMemory& own) const noexcept {
+    // The segments of a row are in the order of their columns: those of blocks up to its own, some of which it looked at from
+    // the other side; then that of its own block from the diagonal on, and those of the blocks after it.
+    void pick_from_archive(const Stripe& stripe, std::size_t row, SearchMemory& own) const noexcept {
         float* distances = own.distances.take(stride()).data();
         std::int32_t* columns = own.columns.take(stride()).data();
         std::size_t n = 0;
-        for (std::size_t i = 0; i <= n_blocks; ++i) {
-            const Segment segment = segment_of(row, i, n_blocks);
+        for (std::size_t i = 0; i <= n_blocks_; ++i) {
+            const Segment segment = segment_of(stripe, row, i);
             copy_whole(archived_distances() + segment.begin, segment.n, distances + n);
             copy_whole(archived_columns() + segment.begin, segment.n, columns + n);
             n += segment.n;
@@ -292,11 +318,13 @@ class Search {
         return !overflown_;
     }
 
-    // Distances that pass the sieves, by a regular sample of the rows and columns.
-    double expected_to_pass() const noexcept {
-        constexpr std::size_t kProbes = 64;
+    // How many blocks of rows a stripe may have, by a regular sample of the distances and what of them passes the sieves.
+    std::size_t blocks_that_fit() const noexcept {
+        constexpr std::size_t kProbes = 128;
+        // What the sample may be wrong by, and shares that are not used up.
+        constexpr double kOfTheArchive = 0.9;
         const std::size_t n = groups_.n_rows();
-        if (n * n <= archive_size_) { return 0.0; }
+        if (n * n <= archive_size_) { return n_blocks_; }
         std::size_t passed = 0;
         for (std::size_t i = 0; i < kProbes; ++i) {
             const std::size_t row = n * i / kProbes;
@@ -306,8 +334,10 @@ class Search {
             batch_.measure(row, columns, distances);
             for (const float distance : distances) { passed += distance < limits_[row] ? 1 : 0; }
         }
-        return static_cast<double>(passed) / static_cast<double>(kProbes * kProbes) * static_cast<double>(n) *
-               static_cast<double>(n);
+        const double pass_a_row = static_cast<double>(passed * n) / static_cast<double>(kProbes * kProbes);
+        const double for_distances = kOfTheArchive * static_cast<double>(archive_size_) / std::max(pass_a_row, 1.0);
+        const std::size_t for_segments = archive_size_ / (n_blocks_ + 1);
+        return std::min(static_cast<std::size_t>(for_distances), for_segments) / side_;
     }
 
     // -- what both share ---------------------------------------------------------------------------------------------
@@ -359,8 +389,8 @@ class Search {
         return std::max<std::size_t>(240 / unit, 1) * unit;
     }
 
-    Segment& segment_of(std::size_t row, std::size_t i, std::size_t n_blocks) const noexcept {
-        return shared_.segments.take(groups_.n_rows() * (n_blocks + 1))[row * (n_blocks + 1) + i];
+    Segment& segment_of(const Stripe& stripe, std::size_t row, std::size_t i) const noexcept {
+        return shared_.segments.take(0).data()[(row - stripe.begin * side_) * (n_blocks_ + 1) + i];
     }
     float* archived_distances() const noexcept { return shared_.archived_distances.take(archive_size_ + simd::kSlack).data(); }
     std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(archive_size_ + simd::kSlack).data(); }
@@ -375,6 +405,7 @@ class Search {
     std::size_t archive_size_;
     SharedSearchMemory& shared_;
     std::span<SearchMemory> memory_;
+    const std::size_t side_, n_blocks_;
     std::span<float> limits_;
     std::atomic<std::size_t> archived_ = 0;
     std::atomic<bool> overflown_ = false;

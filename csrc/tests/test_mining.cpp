@@ -180,6 +180,23 @@ void test_identities_across_blocks() {
     for (const double margin : {1.0, 10.0, 200.0}) { test_against_definition(mixed, margin, 4, "tight and loose", {1, 3}); }
 }
 
+// Room for all that passes the sieves, for that of a few stripes, of one block at a time, for less, and for none.
+void test_little_room() {
+    for (const double noise : {0.3, 0.8}) {
+        const auto problem = clustered<float>(equal_counts(200, 7), 16, noise);
+        for (const mining::Band& band : mining::kBands) {
+            const auto expected = by_definition(problem, name_of(band), 0.1, 4);
+            for (std::size_t room = 1 << 20; room != 0; room = room * 5 / 8) {
+                for (const int n_threads : {1, 3}) {
+                    const auto mined =
+                        mine(problem, {band, 0.1, 4, n_threads, {}, room}, simd::kernels(), shared_workspace()).triplets;
+                    check::that(mined == expected, "room for " + std::to_string(room));
+                }
+            }
+        }
+    }
+}
+
 // As many rows as it takes to sample every anchor's negatives; few are anchors, so that the definition is not at it all day.
 void test_many_rows() {
     for (const std::size_t n_others : {mining::kSampleFromRows, (mining::kLeastSampled + 2) * mining::kRowsPerSampled}) {
@@ -390,6 +407,7 @@ int main(int n_arguments, char** arguments) {
     test_trained_and_untrained();
     test_blocks_chunks_and_tiles();
     test_identities_across_blocks();
+    test_little_room();
     test_many_rows();
     test_more_doubt_than_memory();
     test_ties_and_duplicates();
