@@ -20,7 +20,7 @@ namespace mining {
 inline constexpr std::uint64_t kDraws = 32;
 inline constexpr std::uint64_t kMoreDraws = 4;
 inline constexpr std::uint64_t kRankDraw = std::uint64_t{1} << 32;
-inline constexpr std::uint64_t kPilotTrials = 512;
+inline constexpr std::uint64_t kPilotTrials = 128;
 inline constexpr std::uint64_t kPilotHits = kPilotTrials / 4;
 inline constexpr std::uint64_t kPilotStream = std::numeric_limits<std::uint64_t>::max();
 inline constexpr std::size_t kLeastSampled = 8;

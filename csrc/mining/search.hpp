@@ -255,14 +255,17 @@ class Search {
         make_tiles({batch_.row(row_begin), batch_.norms() + row_begin, limits_.data() + row_begin, n_rows}, begin, end, map,
                    left == right ? n_rows : 0);
 
+        const bool share_identities = groups_.begin(row_begin) < end && begin < groups_.end(row_begin + n_rows - 1);
         for (std::size_t r = 0; r < n_rows; ++r) {
             const std::size_t row = row_begin + r;
             std::uint64_t* bits = map.row_bits + r * simd::kBitWords;
-            // What lies left of the diagonal is the other side's.
-            const std::size_t own_begin = left == right ? 0 : std::clamp(groups_.begin(row), begin, end) - begin;
-            const std::size_t own_end = std::clamp(groups_.end(row), begin, end) - begin;
-            clear_bits(bits, own_begin, own_end);
-            if (both_look) { clear_bits(map.column_bits + r * simd::kBitWords, own_begin, own_end); }
+            if (share_identities) {
+                // What lies left of the diagonal is the other side's.
+                const std::size_t own_begin = left == right ? 0 : std::clamp(groups_.begin(row), begin, end) - begin;
+                const std::size_t own_end = std::clamp(groups_.end(row), begin, end) - begin;
+                clear_bits(bits, own_begin, own_end);
+                if (both_look) { clear_bits(map.column_bits + r * simd::kBitWords, own_begin, own_end); }
+            }
             if (!is_open(row)) { continue; }
             if (!reserve(cursor, end - begin)) { return; }
             const std::size_t n = kernels_.sift_row(map.distances + r * side_, bits, end - begin,
@@ -336,7 +339,7 @@ class Search {
         }
         const double pass_a_row = static_cast<double>(passed * n) / static_cast<double>(kProbes * kProbes);
         const double for_distances = kOfTheArchive * static_cast<double>(archive_size_) / std::max(pass_a_row, 1.0);
-        const std::size_t for_segments = archive_size_ / (n_blocks_ + 1);
+        const std::size_t for_segments = archive_size_ / 4 / (n_blocks_ + 1);
         return std::min(static_cast<std::size_t>(for_distances), for_segments) / side_;
     }
 
