@@ -33,14 +33,18 @@ void tile(const float* rows, const float* row_norms, std::size_t row_stride, con
         sums[r][0] = V::broadcast(0.0F);
         sums[r][1] = V::broadcast(0.0F);
     }
-    for (std::size_t k = 0; k < size; ++k) {
-        const auto left = V::load(panel + k * 2 * V::kWidth);
-        const auto right = V::load(panel + k * 2 * V::kWidth + V::kWidth);
+    for (std::size_t begin = 0; begin < size; begin += kRowMultiple) {
+        // The rows of the tile below, which comes next.
+        for (std::size_t r = kRows; r < 2 * kRows; ++r) { __builtin_prefetch(rows + r * row_stride + begin); }
+        for (std::size_t k = begin; k < begin + kRowMultiple; ++k) {
+            const auto left = V::load(panel + k * 2 * V::kWidth);
+            const auto right = V::load(panel + k * 2 * V::kWidth + V::kWidth);
 #pragma GCC unroll 16
-        for (std::size_t r = 0; r < kRows; ++r) {
-            const auto x = V::broadcast(rows[r * row_stride + k]);
-            sums[r][0] = V::multiply_add(x, left, sums[r][0]);
-            sums[r][1] = V::multiply_add(x, right, sums[r][1]);
+            for (std::size_t r = 0; r < kRows; ++r) {
+                const auto x = V::broadcast(rows[r * row_stride + k]);
+                sums[r][0] = V::multiply_add(x, left, sums[r][0]);
+                sums[r][1] = V::multiply_add(x, right, sums[r][1]);
+            }
         }
     }
     const auto minus_two = V::broadcast(-2.0F);
