@@ -74,6 +74,18 @@ def test_matrix_product(benchmark: Any, shape: Shape, regime: Regime) -> None:
     benchmark(matrix_product(embeddings, N_THREADS).call)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-19, 1e-40])
+def test_denormals(benchmark: Any, scale: float) -> None:
+    # Products of such coordinates, or the coordinates themselves, are denormal numbers.
+    benchmark.group = "45 identities x 40 images x 128 numbers, trained, of any length"
+    embeddings, labels = pool(45, 40, 128, "trained")
+    rows = embeddings * np.float32(scale)
+    time.sleep(PAUSE_SECONDS)
+    mined = benchmark(mine_triplets, rows, labels, strategy="vgg_face", margin=MARGIN * scale**2, seed=1)
+    longer = rows.astype(np.float64) / scale
+    judge("`vgg_face`", (mined.anchor, mined.positive, mined.negative), longer, labels)
+
+
 def test_memory() -> None:
     extra = run("measure_memory", 2, rival=RIVALS[0].name, shape=(45, 40, 128), regime="trained")
     assert extra is None or 1e6 < extra < 30e6

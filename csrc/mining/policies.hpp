@@ -1,5 +1,6 @@
 // What a negative must satisfy. A band decides in float64 as mining/reference.py does; its interval says, for the float32
-// sieve, where candidates can lie at all. To add one: a struct here, its row in kBands, its line in reference.py.
+// sieve, where candidates can lie at all, and its ends never fall as d_ap rises. To add one: a struct here, its row in
+// kBands, its line in reference.py.
 #pragma once
 
 #include <array>

@@ -339,7 +339,7 @@ class Search {
         }
         const double pass_a_row = static_cast<double>(passed * n) / static_cast<double>(kProbes * kProbes);
         const double for_distances = kOfTheArchive * static_cast<double>(archive_size_) / std::max(pass_a_row, 1.0);
-        const std::size_t for_segments = archive_size_ / 4 / (n_blocks_ + 1);
+        const std::size_t for_segments = archive_size_ / 2 / (n_blocks_ + 1);
         return std::min(static_cast<std::size_t>(for_distances), for_segments) / side_;
     }
 
