@@ -121,7 +121,8 @@ PYBIND11_MODULE(_core, module) {
         .def(py::init<>());
 
     module.def("mine", &mine, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
-               py::arg("offsets").noconvert(), py::arg("is_anchor").noconvert(), py::arg("band"), py::arg("margin"), py::arg("seed"), py::arg("threads"),
+               py::arg("offsets").noconvert(), py::arg("is_anchor").noconvert(), py::arg("band"), py::arg("margin"),
+               py::arg("seed"), py::arg("threads"),
                "Mine grouped rows: ((anchor, positive, negative), row that is not finite or -1).");
     module.def("instruction_sets", &instruction_sets, "What this build and this machine offer, best first.");
     module.def("instruction_set", [] { return std::string(simd::kernels().name); }, "The one in use.");

@@ -141,7 +141,8 @@ class Drawing {
         std::int32_t* columns = memory.columns.take(room()).data();
         float* distances = memory.distances.take(room()).data();
         for (std::uint64_t done = 0; done < n && !open.empty();) {
-            const std::size_t n_each = first + done == 0 ? 1 : std::min<std::size_t>(n - done, 1 + (kAtOnce - 1) / open.size());
+            const std::size_t at_once = first + done == 0 ? 1 : 1 + (kAtOnce - 1) / open.size();
+            const std::size_t n_each = std::min<std::size_t>(n - done, at_once);
             for (std::size_t j = 0; j < open.size(); ++j) {
                 const core::Stream stream = streams(anchor + 1 + static_cast<std::size_t>(open[j]));
                 for (std::size_t t = 0; t < n_each; ++t) {
@@ -155,9 +156,10 @@ class Drawing {
                 const simd::Edges edges = decide_.edges(doubt, d_ap[i]);
                 std::size_t t = j * n_each;
                 const std::size_t end = t + n_each;
-                while (t < end && !decide_(anchor, anchor + 1 + i, static_cast<std::size_t>(columns[t]), edges, distances[t])) {
-                    ++t;
-                }
+                const auto accepts = [&](std::size_t at) {
+                    return decide_(anchor, anchor + 1 + i, static_cast<std::size_t>(columns[at]), edges, distances[at]);
+                };
+                while (t < end && !accepts(t)) { ++t; }
                 if (t < end) {
                     picks[i] = columns[t];
                 } else {

@@ -45,7 +45,8 @@ std::size_t mine(const Settings& settings, Batch& batch, const Groups& groups, W
         return 0;
     }
 
-    const Pairs pairs = {groups, settings.anchors, workspace.d_ap.take(groups.n_pairs()), workspace.picks.take(groups.n_pairs())};
+    const Pairs pairs = {groups, settings.anchors, workspace.d_ap.take(groups.n_pairs()),
+                         workspace.picks.take(groups.n_pairs())};
     std::visit([&](auto rule) { run<decltype(rule)>(settings, batch, pairs, workspace); }, settings.band);
 
     core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {

@@ -112,7 +112,7 @@ class Picking {
             std::int32_t* columns = memory.columns.take(kLevels * stride()).data() + levels.n * stride();
             const std::size_t n =
                 batch_.kernels().filter(wider.distances, wider.columns, wider.n,
-                                          std::numeric_limits<float>::lowest(), bound, distances, columns);
+                                        std::numeric_limits<float>::lowest(), bound, distances, columns);
             levels.lists[levels.n] = {distances, columns, n};
             levels.bounds[levels.n] = bound;
         }

@@ -160,7 +160,7 @@ class Search {
 
         for (std::size_t begin = 0; begin < groups_.n_rows(); begin += kChunk) {
             const std::size_t end = std::min(begin + kChunk, groups_.n_rows());
-            make_tiles(side, begin, end, map, 0);
+            make_tiles(side, begin, end, map, false);
             for (std::size_t r = 0; r < anchors.size(); ++r) {
                 const auto anchor = static_cast<std::size_t>(anchors[r]);
                 const std::size_t at = r * stride() + n_candidates[r];
@@ -199,6 +199,15 @@ class Search {
         shared_.archived_distances.take(archive_size_ + simd::kSlack);
         shared_.archived_columns.take(archive_size_ + simd::kSlack);
         shared_.segments.take(height * side_ * (n_blocks_ + 1));
+        for (SearchMemory& own : memory_) {
+            own.tile.take(side_ * side_ + simd::kSlack);
+            own.row_bits.take(side_ * simd::kBitWords);
+            own.column_bits.take(side_ * simd::kBitWords);
+            own.counts.take(simd::kBitColumns);
+            own.places.take(simd::kBitColumns);
+            own.distances.take(stride());
+            own.columns.take(stride());
+        }
         for (Stripe stripe = {0, 0}; stripe.end < n_blocks_;) {
             stripe = {stripe.end, std::min(stripe.end + height, n_blocks_)};
             if (by_blocks(stripe)) { continue; }
@@ -210,15 +219,6 @@ class Search {
 
     // False, and no pick made, if the archive is too small for what passes the sieves.
     bool by_blocks(const Stripe& stripe) {
-        for (SearchMemory& own : memory_) {
-            own.tile.take(side_ * side_ + simd::kSlack);
-            own.row_bits.take(side_ * simd::kBitWords);
-            own.column_bits.take(side_ * simd::kBitWords);
-            own.counts.take(simd::kBitColumns);
-            own.places.take(simd::kBitColumns);
-            own.distances.take(stride());
-            own.columns.take(stride());
-        }
         archived_ = 0;
         overflown_ = false;
         std::vector<Cursor> cursors(memory_.size());
@@ -253,7 +253,7 @@ class Search {
         std::fill_n(map.row_bits, side_ * simd::kBitWords, 0);
         if (both_look) { std::fill_n(map.column_bits, side_ * simd::kBitWords, 0); }
         make_tiles({batch_.row(row_begin), batch_.norms() + row_begin, limits_.data() + row_begin, n_rows}, begin, end, map,
-                   left == right ? n_rows : 0);
+                   left == right);
 
         const bool share_identities = groups_.begin(row_begin) < end && begin < groups_.end(row_begin + n_rows - 1);
         for (std::size_t r = 0; r < n_rows; ++r) {
@@ -358,15 +358,14 @@ class Search {
         std::uint64_t *row_bits, *column_bits;
     };
 
-    // Distances of rows to columns [begin, end), where begin is a multiple of the panels' width. If the first n_diagonal
-    // rows are those columns themselves, tiles that lie wholly below the diagonal are left out.
-    void make_tiles(const Side& side, std::size_t begin, std::size_t end, const Map& map,
-                    std::size_t n_diagonal) const noexcept {
+    // Distances of rows to columns [begin, end), where begin is a multiple of the panels' width. If the rows are those columns
+    // themselves, tiles that lie wholly below the diagonal are left out.
+    void make_tiles(const Side& side, std::size_t begin, std::size_t end, const Map& map, bool diagonal) const noexcept {
         const std::size_t stride = batch_.stride();
         for (std::size_t column = begin; column < end; column += kernels_.panel_columns) {
             const float* panel = batch_.panel(column / kernels_.panel_columns);
             const std::size_t at = column - begin;
-            const std::size_t n = n_diagonal == 0 ? side.n : std::min(side.n, at + kernels_.panel_columns);
+            const std::size_t n = diagonal ? std::min(side.n, at + kernels_.panel_columns) : side.n;
             for (std::size_t r = 0; r < n; r += kernels_.tile_rows) {
                 kernels_.tile(side.rows + r * stride, side.norms + r, stride, panel, batch_.norms() + column, stride,
                               {side.limits + r, limits_.data() + column}, at,
@@ -395,8 +394,8 @@ class Search {
     Segment& segment_of(const Stripe& stripe, std::size_t row, std::size_t i) const noexcept {
         return shared_.segments.take(0).data()[(row - stripe.begin * side_) * (n_blocks_ + 1) + i];
     }
-    float* archived_distances() const noexcept { return shared_.archived_distances.take(archive_size_ + simd::kSlack).data(); }
-    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(archive_size_ + simd::kSlack).data(); }
+    float* archived_distances() const noexcept { return shared_.archived_distances.take(0).data(); }
+    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(0).data(); }
 
     Batch& batch_;
     const simd::Kernels& kernels_;

@@ -69,7 +69,7 @@ struct Kernels {
 
     // Of values[0 .. n), those in [low, high), in order, each with its column; returns how many. The output may be the input.
     std::size_t (*filter)(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
-                            float* out_values, std::int32_t* out_columns) noexcept;
+                          float* out_values, std::int32_t* out_columns) noexcept;
 
     // How many of values[0 .. n) are possibly, and how many surely, inside.
     Counts (*count)(const float* values, std::size_t n, const Edges& edges) noexcept;

@@ -186,7 +186,7 @@ inline void sift_columns(const float* values, std::size_t stride, const std::uin
 
 template <class V>
 std::size_t filter(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
-                     float* out_values, std::int32_t* out_columns) noexcept {
+                   float* out_values, std::int32_t* out_columns) noexcept {
     const auto low_edge = V::broadcast(low);
     const auto high_edge = V::broadcast(high);
     std::size_t found = 0;
