@@ -6,7 +6,21 @@ Importing this package, and all of its mining, does not import TensorFlow.
 from importlib.metadata import PackageNotFoundError, version
 
 from .errors import UserError
-from .mining import PRESETS, Strategy, Triplets, mine_triplets, select_triplets
+from .mining import (
+    PRESETS,
+    CandidateCounts,
+    Interval,
+    NearestIdentities,
+    Neighbors,
+    Strategy,
+    Triplets,
+    count_triplets,
+    mine_triplets,
+    nearest_identities,
+    nearest_neighbors,
+    select_triplets,
+    stream_triplets,
+)
 
 try:
     __version__ = version("facenet-fast")
@@ -15,10 +29,18 @@ except PackageNotFoundError:  # a source folder on the path, not installed
 
 __all__ = [
     "PRESETS",
+    "CandidateCounts",
+    "Interval",
+    "NearestIdentities",
+    "Neighbors",
     "Strategy",
     "Triplets",
     "UserError",
     "__version__",
+    "count_triplets",
     "mine_triplets",
+    "nearest_identities",
+    "nearest_neighbors",
     "select_triplets",
+    "stream_triplets",
 ]

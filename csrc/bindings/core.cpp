@@ -14,6 +14,7 @@
 #include "../core/float_environment.hpp"
 #include "../core/parallel.hpp"
 #include "../mining/miner.hpp"
+#include "../mining/neighbors.hpp"
 
 namespace py = pybind11;
 
@@ -42,17 +43,23 @@ mining::Embeddings view_embeddings(const py::array& embeddings) {
     throw py::type_error("embeddings must be a C-contiguous float32 or float64 matrix");
 }
 
-mining::Grouping view_grouping(const Array<std::int32_t>& order, const Array<std::int64_t>& offsets, std::size_t n) {
-    const mining::Grouping grouping{view(order), view(offsets)};
-    if (order.ndim() != 1 || !is_aligned(order) || grouping.order.size() != n ||
-        !std::ranges::all_of(grouping.order, [n](auto row) { return row >= 0 && static_cast<std::size_t>(row) < n; })) {
+// Rows of the embeddings, each once or not at all: what is read by them is inside.
+void check_order(const Array<std::int32_t>& order, std::size_t n) {
+    if (order.ndim() != 1 || !is_aligned(order) || view(order).size() != n ||
+        !std::ranges::all_of(view(order), [n](auto row) { return row >= 0 && static_cast<std::size_t>(row) < n; })) {
         throw py::value_error("order must hold a row of the embeddings for each of them");
     }
-    if (offsets.ndim() != 1 || !is_aligned(offsets) || grouping.offsets.empty() || grouping.offsets.front() != 0 ||
-        grouping.offsets.back() != static_cast<std::int64_t>(n) || !std::ranges::is_sorted(grouping.offsets)) {
+}
+
+void check_groups(const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, std::size_t n) {
+    const auto begins = view(offsets), ends = view(members);
+    if (offsets.ndim() != 1 || !is_aligned(offsets) || begins.empty() || begins.front() != 0 ||
+        begins.back() != static_cast<std::int64_t>(n) || !std::ranges::is_sorted(begins)) {
         throw py::value_error("offsets must rise from 0 to the number of embeddings");
     }
-    return grouping;
+    bool inside = members.ndim() == 1 && is_aligned(members) && ends.size() + 1 == begins.size();
+    for (std::size_t i = 0; inside && i < ends.size(); ++i) { inside = begins[i] <= ends[i] && ends[i] <= begins[i + 1]; }
+    if (!inside) { throw py::value_error("members must lie between the offsets"); }
 }
 
 // Far more threads than cores gain nothing, and a hundred thousand overflow the stack on which libgomp lists its team.
@@ -61,42 +68,211 @@ int some_threads(int n_threads) {
     return std::min(n_threads, static_cast<int>(enough));
 }
 
-// ((anchor, positive, negative), bad_row): bad_row >= 0 says which row of the embeddings is not finite.
-py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
-               const Array<std::int64_t>& offsets, const Array<std::uint8_t>& is_anchor, const std::string& band_name,
-               double margin, std::uint64_t seed, int threads) {
-    const auto band = mining::band_of_name(band_name);
-    if (!band) { throw py::value_error("no band is called '" + band_name + "'"); }
-    const mining::Embeddings rows = view_embeddings(embeddings);
-    const mining::Grouping grouping = view_grouping(order, offsets, rows.n);
-    if (is_anchor.ndim() != 1 || (is_anchor.size() != 0 && view(is_anchor).size() != rows.n)) {
-        throw py::value_error("is_anchor must be empty or say it of each of the embeddings");
-    }
-    const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
-    const mining::Settings settings{*band, margin, seed, n_threads, view(is_anchor)};
+template <class Words>
+auto word_of(const Words& words, const std::string& name, const char* what) {
+    const auto word = mining::of_name(words, name);
+    if (!word) { throw py::value_error("no " + std::string(what) + " is called '" + name + "'"); }
+    return *word;
+}
 
+mining::Weights weights_of(const py::tuple& parts) {
+    if (parts.empty()) { return {}; }
+    if (parts.size() != 6) { throw py::value_error("weights must be empty or have six parts"); }
+    mining::Weights weights = {parts[0].cast<std::size_t>(), parts[1].cast<double>(), parts[2].cast<double>(),
+                               parts[3].cast<double>(), parts[4].cast<std::vector<double>>(),
+                               parts[5].cast<std::vector<double>>()};
+    if (weights.edges.size() < 2 || weights.log_bounds.size() != weights.edges.size() + 1 ||
+        !std::ranges::is_sorted(weights.edges)) {
+        throw py::value_error("weights must have rising edges, and one bound more");
+    }
+    return weights;
+}
+
+mining::Rule make_rule(const std::string& pairs, std::size_t n_positives, double max_d_ap, double quantile, bool relative,
+                       double low, bool low_is_open, double high, double reach, double skip_hardest, const std::string& pick,
+                       std::size_t n_negatives, const std::string& if_empty, const py::tuple& weights) {
+    mining::Rule rule = {
+        {relative, low, low_is_open, high, reach},
+        word_of(mining::kPairChoices, pairs, "choice of pairs"),
+        n_positives,
+        max_d_ap,
+        quantile,
+        skip_hardest,
+        word_of(mining::kPicks, pick, "pick"),
+        n_negatives,
+        word_of(mining::kIfEmpty, if_empty, "fallback"),
+        weights_of(weights),
+    };
+    if (n_negatives == 0 || !(quantile > 0.0) || !(quantile <= 1.0) || !(skip_hardest >= 0.0) || !(skip_hardest < 1.0)) {
+        throw py::value_error("a rule's numbers must be in range");
+    }
+    if (rule.pick == mining::Pick::kWeighted && rule.weights.edges.empty()) {
+        throw py::value_error("a weighted pick needs weights");
+    }
+    return rule;
+}
+
+// What all of mining is asked with: a batch and its grouping, a rule, a seed and a wish for threads.
+struct Call {
+    mining::Workspace& workspace;
+    mining::Embeddings rows;
+    mining::Grouping grouping;
+    std::span<const std::int64_t> members;
+    bool bank_positives;
+    std::span<const std::uint8_t> is_anchor;
+    const mining::Rule& rule;
+    std::uint64_t seed;
+    int n_threads;
+};
+
+struct Answer {
+    Array<std::int32_t> anchors, positives, thirds;
     std::int64_t bad_row = -1;
-    std::size_t n_triplets = 0;
+    mining::Found found;
+};
+
+// Checks what would be read out of bounds, mines, and collects the results where there are any.
+Answer run(const Call& call, const mining::Assignment& assignment) {
+    const mining::Settings settings{call.rule, call.seed, call.n_threads, call.is_anchor, assignment};
+    Answer answer;
     std::optional<mining::Groups> groups;
     {
         const py::gil_scoped_release release;
         const core::DefaultFloatEnvironment environment;
-        mining::Batch batch(rows, grouping, simd::kernels(), n_threads, workspace.batch);
-        bad_row = batch.bad_row();
-        if (bad_row < 0) {
-            groups.emplace(grouping.offsets, workspace.groups);
-            n_triplets = mining::mine(settings, batch, *groups, workspace);
+        mining::Batch batch(call.rows, call.grouping, simd::kernels(), call.n_threads, call.workspace.batch);
+        answer.bad_row = batch.bad_row();
+        if (answer.bad_row < 0) {
+            groups.emplace(call.grouping.offsets, call.members, call.bank_positives, call.workspace.groups);
+            answer.found = mining::mine(settings, batch, *groups, call.workspace);
         }
     }
-    Array<std::int32_t> anchors(static_cast<py::ssize_t>(n_triplets));
-    Array<std::int32_t> positives(static_cast<py::ssize_t>(n_triplets));
-    Array<std::int32_t> negatives(static_cast<py::ssize_t>(n_triplets));
-    if (bad_row < 0) {
-        std::int32_t* out[] = {anchors.mutable_data(), positives.mutable_data(), negatives.mutable_data()};
-        const py::gil_scoped_release release;
-        mining::collect(settings, *groups, grouping.order, workspace, out[0], out[1], out[2]);
+    if (answer.bad_row >= 0 || assignment.task == mining::Task::kList) { return answer; }
+    const auto n = static_cast<py::ssize_t>(answer.found.n_results);
+    answer.anchors = Array<std::int32_t>(n);
+    answer.positives = Array<std::int32_t>(n);
+    answer.thirds = Array<std::int32_t>(n);
+    std::int32_t* out[] = {answer.anchors.mutable_data(), answer.positives.mutable_data(), answer.thirds.mutable_data()};
+    const py::gil_scoped_release release;
+    mining::collect(settings, *groups, call.grouping.order, call.workspace, out[0], out[1], out[2]);
+    return answer;
+}
+
+Call make_call(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+               const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
+               const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads) {
+    const mining::Embeddings rows = view_embeddings(embeddings);
+    check_order(order, rows.n);
+    check_groups(offsets, members, rows.n);
+    if (is_anchor.ndim() != 1 || (is_anchor.size() != 0 && view(is_anchor).size() != rows.n)) {
+        throw py::value_error("is_anchor must be empty or say it of each of the embeddings");
     }
-    return py::make_tuple(py::make_tuple(anchors, positives, negatives), bad_row);
+    const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
+    return {workspace, rows, {view(order), view(offsets)}, view(members), bank_positives, view(is_anchor), rule, seed, n_threads};
+}
+
+// ((anchor, positive, negative), bad_row, (pairs, pairs with a candidate), (sum of d_ap, sum of d_an)): bad_row >= 0 says
+// which row of the embeddings is not finite.
+py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+               const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
+               const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads) {
+    if (rule.pick == mining::Pick::kEvery) { throw py::value_error("every candidate is listed, not mined"); }
+    const Answer answer = run(
+        make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, rule, seed, threads), {});
+    return py::make_tuple(py::make_tuple(answer.anchors, answer.positives, answer.thirds), answer.bad_row,
+                          py::make_tuple(answer.found.n_pairs, answer.found.n_with_negative),
+                          py::make_tuple(answer.found.sum_d_ap, answer.found.sum_d_an));
+}
+
+// Other tasks than to pick know one result a pair, and no draws.
+mining::Rule without_picks(mining::Rule rule) {
+    rule.pick = mining::Pick::kEvery;
+    rule.n_negatives = 1;
+    rule.if_empty = mining::IfEmpty::kDrop;
+    return rule;
+}
+
+// ((anchor, positive, number of candidates), bad_row), by pair.
+py::tuple count(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+                const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
+                const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads) {
+    const mining::Rule plain = without_picks(rule);
+    const Answer answer = run(
+        make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads),
+        {.task = mining::Task::kCount});
+    return py::make_tuple(py::make_tuple(answer.anchors, answer.positives, answer.thirds), answer.bad_row);
+}
+
+void check_row_starts(const Array<std::int64_t>& row_starts, std::size_t n_rows, std::int64_t end) {
+    if (row_starts.ndim() != 1 || view(row_starts).size() != n_rows ||
+        !std::ranges::all_of(view(row_starts), [end](auto start) { return 0 <= start && start <= end; })) {
+        throw py::value_error("row_starts must hold a place for each of the embeddings");
+    }
+}
+
+// The negatives of the ranks, by pair; -1 where the rank is, too.
+Array<std::int32_t> take(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+                         const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
+                         const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads,
+                         const Array<std::int64_t>& row_starts, const Array<std::int64_t>& ranks) {
+    const mining::Rule plain = without_picks(rule);
+    const Call call =
+        make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
+    check_row_starts(row_starts, call.rows.n, ranks.size());
+    return run(call, {.task = mining::Task::kTake, .ranks = view(ranks), .row_starts = view(row_starts)}).thirds;
+}
+
+// (all candidates of all pairs, (sum of d_ap, sum of d_an)); how many there are is known from count().
+py::tuple every(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+                const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
+                const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads,
+                const Array<std::int64_t>& row_starts, std::int64_t n) {
+    const mining::Rule plain = without_picks(rule);
+    const Call call =
+        make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
+    check_row_starts(row_starts, call.rows.n, n);
+    Array<std::int32_t> negatives(n);
+    const std::span listed(negatives.mutable_data(), static_cast<std::size_t>(n));
+    const Answer answer = run(call, {.task = mining::Task::kList, .row_starts = view(row_starts), .listed = listed});
+    if (answer.bad_row >= 0) { throw py::value_error("a row of the embeddings is not finite"); }
+    for (std::int32_t& negative : listed) { negative = view(order)[static_cast<std::size_t>(negative)]; }
+    return py::make_tuple(negatives, py::make_tuple(answer.found.sum_d_ap, answer.found.sum_d_an));
+}
+
+// (indices, squared distances, bad_row), k of each query.
+py::tuple neighbors(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+                    std::size_t first_query, std::size_t n_database, const Array<std::int64_t>& begins,
+                    const Array<std::int64_t>& ends, std::size_t k, int threads) {
+    const mining::Embeddings rows = view_embeddings(embeddings);
+    check_order(order, rows.n);
+    if (n_database > rows.n || first_query > rows.n || (first_query != 0 && first_query != n_database) || k == 0) {
+        throw py::value_error("queries must follow the database, or be all of it");
+    }
+    const std::size_t n_queries = rows.n - first_query;
+    bool inside = begins.ndim() == 1 && ends.ndim() == 1 && view(begins).size() == n_queries && view(ends).size() == n_queries;
+    for (std::size_t i = 0; inside && i < n_queries; ++i) {
+        inside = 0 <= view(begins)[i] && view(begins)[i] <= view(ends)[i] &&
+                 view(ends)[i] <= static_cast<std::int64_t>(n_database);
+    }
+    const auto query_rows = view(order).subspan(first_query);
+    inside = inside && std::ranges::all_of(query_rows, [first_query](auto row) { return row >= static_cast<std::int32_t>(first_query); });
+    if (!inside) { throw py::value_error("every query needs a range of the database's rows"); }
+    const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
+    const mining::NeighborsRequest request{n_database, first_query, k, view(begins), view(ends), n_threads};
+
+    const std::vector<py::ssize_t> shape = {static_cast<py::ssize_t>(n_queries), static_cast<py::ssize_t>(k)};
+    Array<std::int32_t> indices(shape);
+    Array<double> distances(shape);
+    const std::span to(indices.mutable_data(), n_queries * k);
+    const std::span distances_to(distances.mutable_data(), n_queries * k);
+    std::int64_t bad_row = -1;
+    {
+        const py::gil_scoped_release release;
+        const core::DefaultFloatEnvironment environment;
+        mining::Batch batch(rows, {view(order), {}}, simd::kernels(), n_threads, workspace.batch);
+        bad_row = batch.bad_row();
+        if (bad_row < 0) { mining::find_neighbors(request, batch, view(order), workspace.neighbors, to, distances_to); }
+    }
+    return py::make_tuple(indices, distances, bad_row);
 }
 
 std::vector<std::string> instruction_sets() {
@@ -120,10 +296,29 @@ PYBIND11_MODULE(_core, module) {
     py::class_<mining::Workspace>(module, "Workspace", "Memory that one call after another mines in; one call at a time.")
         .def(py::init<>());
 
-    module.def("mine", &mine, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
-               py::arg("offsets").noconvert(), py::arg("is_anchor").noconvert(), py::arg("band"), py::arg("margin"),
-               py::arg("seed"), py::arg("threads"),
-               "Mine grouped rows: ((anchor, positive, negative), row that is not finite or -1).");
+    py::class_<mining::Rule>(module, "Rule", "What to mine, all words and numbers of it.")
+        .def(py::init(&make_rule), py::kw_only(), py::arg("pairs"), py::arg("n_positives"), py::arg("max_d_ap"),
+             py::arg("quantile"), py::arg("relative"), py::arg("low"), py::arg("low_is_open"), py::arg("high"),
+             py::arg("reach"), py::arg("skip_hardest"), py::arg("pick"), py::arg("n_negatives"), py::arg("if_empty"),
+             py::arg("weights"));
+
+    const auto def = [&module](const char* name, auto function, const char* doc, const auto&... more) {
+        module.def(name, function, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
+                   py::arg("offsets").noconvert(), py::arg("members").noconvert(), py::arg("bank_positives"),
+                   py::arg("is_anchor").noconvert(), py::arg("rule"), py::arg("seed"), py::arg("threads"), more..., doc);
+    };
+    def("mine", &mine,
+        "Mine grouped rows: ((anchor, positive, negative), row that is not finite or -1, (pairs, pairs with a candidate), "
+        "(sum of d_ap, sum of d_an)).");
+    def("count", &count, "Count every pair's candidates: ((anchor, positive, number), row that is not finite or -1).");
+    def("take", &take, "Take each pair's candidate of a rank: negatives, or -1.", py::arg("row_starts").noconvert(),
+        py::arg("ranks").noconvert());
+    def("every", &every, "List all candidates of all pairs, n in all: (negatives, (sum of d_ap, sum of d_an)).",
+        py::arg("row_starts").noconvert(), py::arg("n"));
+    module.def("neighbors", &neighbors, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
+               py::arg("first_query"), py::arg("n_database"), py::arg("begins").noconvert(), py::arg("ends").noconvert(),
+               py::arg("k"), py::arg("threads"),
+               "Find each query's k nearest rows: (indices, squared distances, row that is not finite or -1).");
     module.def("instruction_sets", &instruction_sets, "What this build and this machine offer, best first.");
     module.def("instruction_set", [] { return std::string(simd::kernels().name); }, "The one in use.");
     module.def("set_instruction_set", &set_instruction_set, py::arg("name"), "Use that one from now on, for all threads.");

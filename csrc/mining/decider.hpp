@@ -5,7 +5,7 @@
 #include <cstddef>
 
 #include "batch.hpp"
-#include "policies.hpp"
+#include "rule.hpp"
 
 namespace mining {
 
@@ -13,22 +13,33 @@ namespace mining {
 inline constexpr double kBeyond = 16.0;
 static_assert(kPaddingNorm > 3 * kBeyond + 4, "no edge is beyond the distance of a row that is padding");
 
-template <class Rule>
+// What float32 leaves in doubt about an anchor's distances, on either side of an edge or between two of them: their error,
+// and three roundings of numbers below 2 * kBeyond, by 2^-20 at most, in the arithmetic of Decider::edges() itself.
+inline float doubt_of(const Batch& batch, std::size_t anchor) noexcept {
+    return static_cast<float>(std::min(batch.uncertainty(anchor), 2 * kBeyond) + 0x1p-18);
+}
+
+// A distance in the caller's units as one of scaled rows.
+inline float scaled(const Batch& batch, double squared_distance) noexcept {
+    return static_cast<float>(std::clamp(squared_distance * batch.squared_scale(), -kBeyond, kBeyond));
+}
+
 class Decider {
   public:
-    Decider(const Batch& batch, double margin) noexcept
-        : batch_(batch), margin_(margin), scaled_margin_(margin * batch.squared_scale()) {}
+    Decider(const Batch& batch, const Band& band) noexcept
+        : batch_(batch),
+          band_(band),
+          low_(band.low * batch.squared_scale()),
+          high_(band.high * batch.squared_scale()),
+          reach_(band.reach * batch.squared_scale()) {}
 
-    // What float32 leaves in doubt about an anchor's distances, on either side of an edge: their error, and three roundings
-    // of numbers below 2 * kBeyond, by 2^-20 at most, in the arithmetic of edges() itself.
-    float doubt(std::size_t anchor) const noexcept {
-        return static_cast<float>(std::min(batch_.uncertainty(anchor), 2 * kBeyond) + 0x1p-18);
-    }
+    bool is_relative() const noexcept { return band_.relative; }
+    float doubt(std::size_t anchor) const noexcept { return doubt_of(batch_, anchor); }
 
     // Outside the possible interval there are no candidates of the pair, inside the sure one is nothing else.
     simd::Edges edges(float doubt, float d_ap) const noexcept {
-        const Interval band = Rule::interval(static_cast<double>(d_ap), scaled_margin_);
-        const float low = clamped(band.low), high = clamped(band.high);
+        const double from = band_.relative ? static_cast<double>(d_ap) : 0.0;
+        const float low = clamped(from + low_), high = clamped(std::min(from + high_, reach_));
         return {low - doubt, low + doubt, high - doubt, high + doubt};
     }
 
@@ -40,7 +51,7 @@ class Decider {
     }
 
     // Of distances in float64, in the caller's units.
-    bool exact(double d_ap, double d_an) const noexcept { return Rule{}(d_ap, d_an, margin_); }
+    bool exact(double d_ap, double d_an) const noexcept { return band_(d_ap, d_an); }
 
     bool operator()(std::size_t anchor, std::size_t positive, std::size_t negative, const simd::Edges& edges,
                     float d_an) const noexcept {
@@ -53,7 +64,8 @@ class Decider {
     static float clamped(double x) noexcept { return static_cast<float>(std::clamp(x, -kBeyond, kBeyond)); }
 
     const Batch& batch_;
-    double margin_, scaled_margin_;
+    Band band_;
+    double low_, high_, reach_;
 };
 
 }  // namespace mining

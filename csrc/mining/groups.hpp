@@ -1,4 +1,4 @@
-// Rows grouped by identity: who is whose negative is a range, and every (anchor, later positive) pair has a number.
+// Rows grouped by identity: who is whose negative is a range, and so is who may be whose positive.
 #pragma once
 
 #include <algorithm>
@@ -10,33 +10,35 @@
 
 namespace mining {
 
-struct GroupsMemory {
-    core::Buffer<std::int32_t> identity;
-    core::Buffer<std::int64_t> first_pair;
-};
+using GroupsMemory = core::Buffer<std::int32_t>;
 
 class Groups {
   public:
-    Groups(std::span<const std::int64_t> offsets, GroupsMemory& memory)
+    // Identity i owns the rows offsets[i] .. offsets[i + 1]; those from members[i] on are a bank's, never anchors, and
+    // positives only if bank_positives.
+    Groups(std::span<const std::int64_t> offsets, std::span<const std::int64_t> members, bool bank_positives,
+           GroupsMemory& memory)
         : offsets_(offsets),
+          members_(members),
+          bank_positives_(bank_positives),
           n_rows_(static_cast<std::size_t>(offsets.back())),
-          identity_(memory.identity.take(n_rows_)),
-          first_pair_(memory.first_pair.take(n_rows_ + 1)) {
-        first_pair_[0] = 0;
+          identity_(memory.take(n_rows_)) {
         for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
             largest_ = std::max(largest_, static_cast<std::size_t>(offsets[i + 1] - offsets[i]));
-            for (std::int64_t row = offsets[i]; row < offsets[i + 1]; ++row) {
-                const auto r = static_cast<std::size_t>(row);
-                identity_[r] = static_cast<std::int32_t>(i);
-                first_pair_[r + 1] = first_pair_[r] + (offsets[i + 1] - row - 1);
-            }
+            std::fill(identity_.begin() + offsets[i], identity_.begin() + offsets[i + 1], static_cast<std::int32_t>(i));
         }
     }
 
     std::size_t n_rows() const noexcept { return n_rows_; }
     std::size_t largest() const noexcept { return largest_; }  // images of the identity that has most
-    std::size_t begin(std::size_t row) const noexcept { return offset(row, 0); }
-    std::size_t end(std::size_t row) const noexcept { return offset(row, 1); }
+    std::size_t begin(std::size_t row) const noexcept { return static_cast<std::size_t>(offsets_[identity(row)]); }
+    std::size_t end(std::size_t row) const noexcept { return static_cast<std::size_t>(offsets_[identity(row) + 1]); }
+
+    bool is_member(std::size_t row) const noexcept { return row < static_cast<std::size_t>(members_[identity(row)]); }
+    // Positives of a member are the other rows from begin() to here.
+    std::size_t positives_end(std::size_t row) const noexcept {
+        return bank_positives_ ? end(row) : static_cast<std::size_t>(members_[identity(row)]);
+    }
 
     std::size_t n_negatives(std::size_t row) const noexcept { return n_rows_ - (end(row) - begin(row)); }
     // The index-th row of another identity.
@@ -44,24 +46,13 @@ class Groups {
         return index < begin(row) ? index : index + (end(row) - begin(row));
     }
 
-    std::size_t n_pairs() const noexcept { return static_cast<std::size_t>(first_pair_[n_rows_]); }
-    std::size_t n_pairs(std::size_t anchor) const noexcept { return end(anchor) - anchor - 1; }
-    // The number of (anchor, anchor + 1), which those of its later positives follow.
-    std::size_t first_pair(std::size_t anchor) const noexcept { return static_cast<std::size_t>(first_pair_[anchor]); }
-    std::size_t anchor_of(std::size_t pair) const noexcept {
-        const auto after = std::upper_bound(first_pair_.begin(), first_pair_.end(), static_cast<std::int64_t>(pair));
-        return static_cast<std::size_t>(after - first_pair_.begin()) - 1;
-    }
-
   private:
-    std::size_t offset(std::size_t row, std::size_t next) const noexcept {
-        return static_cast<std::size_t>(offsets_[static_cast<std::size_t>(identity_[row]) + next]);
-    }
+    std::size_t identity(std::size_t row) const noexcept { return static_cast<std::size_t>(identity_[row]); }
 
-    std::span<const std::int64_t> offsets_;
+    std::span<const std::int64_t> offsets_, members_;
+    bool bank_positives_;
     std::size_t n_rows_, largest_ = 0;
     std::span<std::int32_t> identity_;
-    std::span<std::int64_t> first_pair_;
 };
 
 }  // namespace mining

@@ -4,8 +4,6 @@
 #include <numeric>
 
 #include "../core/parallel.hpp"
-#include "decider.hpp"
-#include "pairs.hpp"
 
 namespace mining {
 namespace {
@@ -16,17 +14,17 @@ constexpr double kSmallWork = 1 << 22;
 // Rows whose triplets a thread counts or writes at a time.
 constexpr std::size_t kRowsPerTask = 256;
 
-template <class Rule>
-void run(const Settings& settings, Batch& batch, const Pairs& pairs, Workspace& workspace) {
-    const auto n_threads = static_cast<std::size_t>(settings.n_threads);
-    workspace.draw_by_thread.resize(std::max(workspace.draw_by_thread.size(), n_threads));
-    workspace.search_by_thread.resize(std::max(workspace.search_by_thread.size(), n_threads));
-    const Decider<Rule> decide(batch, settings.margin);
-    Drawing<Rule>(batch, pairs, decide, settings.seed)
-        .run(settings.n_threads, std::span(workspace.draw_by_thread).first(n_threads));
-    Search<Rule>(batch, pairs, decide, settings.seed, settings.n_threads, settings.archive_size, workspace.search,
-                 std::span(workspace.search_by_thread).first(n_threads))
-        .run();
+template <class Memory>
+std::span<Memory> first_of(std::vector<Memory>& by_thread, int n_threads) {
+    const auto n = static_cast<std::size_t>(n_threads);
+    by_thread.resize(std::max(by_thread.size(), n));
+    return std::span(by_thread).first(n);
+}
+
+// What the pairs of a row that nobody resolves are left with.
+std::int32_t unresolved(const Rule& rule, Task task) noexcept {
+    if (rule.pairs == PairChoice::kModerate) { return kUnwanted; }
+    return task == Task::kCount ? 0 : kOpen;
 }
 
 }  // namespace
@@ -37,40 +35,97 @@ int threads_for(std::size_t n_rows, std::size_t size, int wished) noexcept {
     return work < kSmallWork ? 1 : core::default_threads();
 }
 
-std::size_t mine(const Settings& settings, Batch& batch, const Groups& groups, Workspace& workspace) {
-    const auto first_triplet = workspace.first_triplet.take(groups.n_rows() + 1);
-    first_triplet[0] = 0;
-    if (groups.n_pairs() == 0) {
-        std::ranges::fill(first_triplet, 0);
-        return 0;
+Found mine(const Settings& settings, Batch& batch, const Groups& groups, Workspace& workspace) {
+    const Rule& rule = settings.rule;
+    const Task task = settings.assignment.task;
+    const auto first_result = workspace.first_result.take(groups.n_rows() + 1);
+    const auto row_sums = workspace.row_sums.take(2 * groups.n_rows());
+    const Pairs pairs =
+        list_pairs(rule, settings.seed, batch, groups, settings.anchors, settings.n_threads, workspace.pairs);
+    core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
+        if (pairs.is_anchor(row)) { std::ranges::fill(pairs.picks_of(row), unresolved(rule, task)); }
+        pairs.n_fallen_back[row] = 0;
+        row_sums[2 * row] = row_sums[2 * row + 1] = 0.0;
+    });
+
+    if (pairs.n() != 0) {
+        const Picking picking(batch, pairs, rule, settings.assignment, settings.seed, row_sums,
+                              first_of(workspace.pick_by_thread, settings.n_threads));
+        if (rule.draws() && task == Task::kPick) {
+            const Decider decide(batch, rule.band);
+            Drawing(batch, pairs, decide, settings.seed)
+                .run(settings.n_threads, first_of(workspace.draw_by_thread, settings.n_threads));
+        }
+        Search<Picking>(batch, groups.n_rows(), picking, settings.n_threads, settings.archive_size, workspace.search,
+                        first_of(workspace.search_by_thread, settings.n_threads))
+            .run();
     }
 
-    const Pairs pairs = {groups, settings.anchors, workspace.d_ap.take(groups.n_pairs()),
-                         workspace.picks.take(groups.n_pairs())};
-    std::visit([&](auto rule) { run<decltype(rule)>(settings, batch, pairs, workspace); }, settings.band);
-
-    core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
-        const auto picks = pairs.is_anchor(row) ? pairs.picks_of(row) : std::span<std::int32_t>();
-        first_triplet[row + 1] = std::ssize(picks) - std::ranges::count(picks, kOpen);
+    std::vector<Found> by_task((groups.n_rows() + kRowsPerTask - 1) / kRowsPerTask);
+    core::parallel_for(settings.n_threads, by_task.size(), 1, [&](std::size_t i, std::size_t) noexcept {
+        Found& found = by_task[i];
+        const std::size_t end = std::min((i + 1) * kRowsPerTask, groups.n_rows());
+        for (std::size_t row = i * kRowsPerTask; row < end; ++row) {
+            std::int64_t n_results = 0;
+            if (pairs.is_anchor(row)) {
+                const auto picks = pairs.picks_of(row);
+                const auto d_ap = pairs.d_ap_of(row), d_an = pairs.d_an_of(row);
+                for (std::size_t pair = 0; pair < d_ap.size(); ++pair) {
+                    const std::size_t first = pair * pairs.n_picks;
+                    if (picks[first] == kUnwanted) { continue; }
+                    ++found.n_pairs;
+                    if (task == Task::kCount || task == Task::kTake) {
+                        ++n_results;
+                        continue;
+                    }
+                    found.n_with_negative += picks[first] == kOpen ? 0 : 1;
+                    for (std::size_t j = first; j < first + pairs.n_picks && picks[j] != kOpen; ++j) {
+                        ++n_results;
+                        row_sums[2 * row] += static_cast<double>(d_ap[pair]);
+                        row_sums[2 * row + 1] += static_cast<double>(d_an[j]);
+                    }
+                }
+                found.n_with_negative -= static_cast<std::size_t>(pairs.n_fallen_back[row]);
+            }
+            found.sum_d_ap += row_sums[2 * row];
+            found.sum_d_an += row_sums[2 * row + 1];
+            first_result[row + 1] = n_results;
+        }
     });
-    std::inclusive_scan(first_triplet.begin(), first_triplet.end(), first_triplet.begin());
-    return static_cast<std::size_t>(first_triplet.back());
+    first_result[0] = 0;
+    std::inclusive_scan(first_result.begin(), first_result.end(), first_result.begin());
+    Found found;
+    found.n_results = static_cast<std::size_t>(first_result.back());
+    for (const Found& part : by_task) {
+        found.n_pairs += part.n_pairs;
+        found.n_with_negative += part.n_with_negative;
+        found.sum_d_ap += part.sum_d_ap / batch.squared_scale();
+        found.sum_d_an += part.sum_d_an / batch.squared_scale();
+    }
+    return found;
 }
 
 void collect(const Settings& settings, const Groups& groups, std::span<const std::int32_t> order, Workspace& workspace,
-             std::int32_t* anchors, std::int32_t* positives, std::int32_t* negatives) {
-    const auto picks = workspace.picks.take(groups.n_pairs());
-    const auto first_triplet = workspace.first_triplet.take(groups.n_rows() + 1);
+             std::int32_t* anchors, std::int32_t* positives, std::int32_t* thirds) {
+    const bool is_pick = settings.assignment.task == Task::kPick;
+    const std::size_t n_picks = settings.rule.n_negatives;
+    const auto first_result = workspace.first_result.take(groups.n_rows() + 1);
+    const auto first_pair = workspace.pairs.first_pair.take(groups.n_rows() + 1);
+    const auto its_positives = workspace.pairs.positives.take(0).data();
+    const auto picks = workspace.pairs.picks.take(0).data();
     core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
-        auto to = static_cast<std::size_t>(first_triplet[row]);
-        const auto end = static_cast<std::size_t>(first_triplet[row + 1]);
-        for (std::size_t i = 0; to < end; ++i) {
-            const std::int32_t pick = picks[groups.first_pair(row) + i];
-            if (pick == kOpen) { continue; }
-            anchors[to] = order[row];
-            positives[to] = order[row + 1 + i];
-            negatives[to] = order[static_cast<std::size_t>(pick)];
-            ++to;
+        auto to = static_cast<std::size_t>(first_result[row]);
+        const auto end = static_cast<std::size_t>(first_result[row + 1]);
+        for (auto pair = static_cast<std::size_t>(first_pair[row]); to < end; ++pair) {
+            for (std::size_t j = pair * n_picks; j < (pair + 1) * n_picks; ++j) {
+                const std::int32_t pick = picks[j];
+                if (pick == kUnwanted || (is_pick && pick == kOpen)) { break; }
+                anchors[to] = order[row];
+                positives[to] = order[static_cast<std::size_t>(its_positives[pair])];
+                const bool is_row = is_pick || (settings.assignment.task == Task::kTake && pick != kOpen);
+                thirds[to] = is_row ? order[static_cast<std::size_t>(pick)] : pick;
+                ++to;
+            }
         }
     });
 }

@@ -1,27 +1,40 @@
-// From the candidates of an anchor to the picks of its open pairs.
+// From the candidates of an anchor to the picks of its pairs, by any rule: the miner's side of the tile engine.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <vector>
 
 #include "../core/buffer.hpp"
 #include "../core/random.hpp"
 #include "batch.hpp"
 #include "decider.hpp"
 #include "draw.hpp"
+#include "leading.hpp"
 #include "pairs.hpp"
+#include "rule.hpp"
+#include "search.hpp"
+#include "weigh.hpp"
 
 namespace mining {
 
-// Columns of other identities, in order, and how far they are from the anchor.
-struct Candidates {
-    const float* distances;
-    const std::int32_t* columns;
-    std::size_t n;
+// What becomes of the candidates.
+enum class Task {
+    kPick,   // the rule's picks
+    kCount,  // how many a pair has stands where its pick would
+    kTake,   // the one of a rank that is given for each pair
+    kList    // all are written out
+};
+
+struct Assignment {
+    Task task = Task::kPick;
+    // kTake: by pair of the anchors, -1 for none. kList: not used.
+    std::span<const std::int64_t> ranks = {};
+    // Where a row's pairs begin in ranks, or its candidates in listed.
+    std::span<const std::int64_t> row_starts = {};
+    std::span<std::int32_t> listed = {};
 };
 
 // Nested lists: each holds of the one before what is nearer than a bound.
@@ -29,53 +42,23 @@ inline constexpr std::size_t kLevels = 4;
 
 struct PickMemory {
     core::Buffer<simd::Edges> edges;
-    core::Buffer<float> distances;
-    core::Buffer<std::int32_t> columns;
-    core::Buffer<double> exact;
+    core::Buffer<float> distances, samples, kept_distances, positive_distances;
+    core::Buffer<std::int32_t> columns, kept_columns, positive_columns, shared_picks, rest;
+    core::Buffer<float> shared_distances;
+    ExactMemory exact;
+    LeadingMemory leading;
+    WeighMemory weigh;
 };
 
-template <class Rule>
 class Picking {
   public:
-    Picking(const Batch& batch, const Pairs& pairs, const Decider<Rule>& decide, std::uint64_t seed) noexcept
-        : batch_(batch), groups_(pairs.groups), pairs_(pairs), decide_(decide), seed_(seed) {}
+    Picking(const Batch& batch, const Pairs& pairs, const Rule& rule, const Assignment& assignment, std::uint64_t seed,
+            std::span<double> row_sums, std::span<PickMemory> memory);
 
-    // Before a thread picks: nothing is allocated while it does.
-    void reserve(PickMemory& memory) const {
-        memory.edges.take(groups_.largest());
-        memory.distances.take(kLevels * stride());
-        memory.columns.take(kLevels * stride());
-        memory.exact.take(groups_.n_rows());
-    }
-
-    // Candidates may include columns that none of the pairs wants, but must not lack any that one may want.
-    void pick_for(std::size_t anchor, const Candidates& candidates, PickMemory& memory) const noexcept {
-        const core::AnchorStreams streams(seed_, anchor);
-        const auto picks = pairs_.picks_of(anchor);
-        const auto d_ap = pairs_.d_ap_of(anchor);
-        const auto edges = memory.edges.take(picks.size());
-        const float doubt = decide_.doubt(anchor);
-        for (std::size_t i = 0; i < picks.size(); ++i) { edges[i] = decide_.edges(doubt, d_ap[i]); }
-        const Levels levels = nest(candidates, picks, edges, memory);
-        bool exact_begun = false;
-        for (std::size_t i = 0; i < picks.size(); ++i) {
-            if (picks[i] >= 0) { continue; }
-            const Candidates& list = levels.narrowest(edges[i].possible_high);
-            const simd::Counts found = batch_.kernels().count(list.distances, list.n, edges[i]);
-            const auto rank_among = [&](std::size_t n) { return streams(anchor + 1 + i).draw(kRankDraw, n); };
-            if (found.possible == found.sure) {
-                if (found.sure == 0) { continue; }
-                const std::size_t place = batch_.kernels().select(
-                    list.distances, list.n, edges[i].possible_low, edges[i].possible_high, rank_among(found.sure));
-                picks[i] = list.columns[place];
-            } else {
-                if (!exact_begun) { forget_exact(candidates, memory); }
-                exact_begun = true;
-                const auto accepted = accept(anchor, anchor + 1 + i, edges[i], list, memory);
-                if (!accepted.empty()) { picks[i] = accepted[rank_among(accepted.size())]; }
-            }
-        }
-    }
+    // The tile engine's questions.
+    float limit(std::size_t row, std::size_t thread) const noexcept;
+    Excluded excluded(std::size_t row) const noexcept { return {groups_.begin(row), groups_.end(row)}; }
+    void resolve(std::size_t anchor, Candidates candidates, std::size_t thread) const noexcept;
 
   private:
     struct Levels {
@@ -90,72 +73,57 @@ class Picking {
         }
     };
 
-    // Most pairs want few of the columns that the anchor's widest pair wants: let them look at those alone.
-    Levels nest(const Candidates& candidates, std::span<const std::int32_t> picks, std::span<const simd::Edges> edges,
-                PickMemory& memory) const noexcept {
-        // A shorter list is scanned as fast as it is shortened.
-        constexpr std::size_t kShort = 48;
-        Levels levels = {{candidates}, {0.0F}, 1};
-        if (candidates.n < kShort) { return levels; }
-        float nearest = std::numeric_limits<float>::max();
-        float farthest = std::numeric_limits<float>::lowest();
-        for (std::size_t i = 0; i < picks.size(); ++i) {
-            if (picks[i] >= 0) { continue; }
-            nearest = std::min(nearest, edges[i].possible_high);
-            farthest = std::max(farthest, edges[i].possible_high);
-        }
-        for (; levels.n < kLevels && levels.lists[levels.n - 1].n >= kShort; ++levels.n) {
-            const Candidates& wider = levels.lists[levels.n - 1];
-            const float share = static_cast<float>(levels.n) / static_cast<float>(kLevels);
-            const float bound = farthest - share * (farthest - nearest);
-            float* distances = memory.distances.take(kLevels * stride()).data() + levels.n * stride();
-            std::int32_t* columns = memory.columns.take(kLevels * stride()).data() + levels.n * stride();
-            const std::size_t n =
-                batch_.kernels().filter(wider.distances, wider.columns, wider.n,
-                                        std::numeric_limits<float>::lowest(), bound, distances, columns);
-            levels.lists[levels.n] = {distances, columns, n};
-            levels.bounds[levels.n] = bound;
-        }
-        return levels;
-    }
+    // One anchor's work.
+    struct Anchor {
+        std::size_t row;
+        float doubt;
+        std::span<const std::int32_t> positives;
+        std::span<const float> d_ap;
+        std::span<std::int32_t> picks;
+        std::span<float> d_an;
+        Candidates candidates;
+        PickMemory& memory;
+        ExactDistances exact;
+        std::ptrdiff_t fallback = -1;  // the candidate that pairs without any of their own get
+    };
 
-    // The columns that are candidates, where float32 cannot say of all. An anchor's exact distances are computed at most
-    // once each: where many embeddings coincide, every pair asks for all of them.
-    std::span<const std::int32_t> accept(std::size_t anchor, std::size_t positive, const simd::Edges& edges,
-                                         const Candidates& list, PickMemory& memory) const noexcept {
-        const double d_ap = batch_.exact_squared_distance(anchor, positive);
-        const auto exact = memory.exact.take(groups_.n_rows());
-        // Where the first level would be, whose list is the caller's own.
-        std::int32_t* accepted = memory.columns.take(kLevels * stride()).data();
-        float* distances = memory.distances.take(kLevels * stride()).data();
-        const std::size_t n_possible = batch_.kernels().filter(
-            list.distances, list.columns, list.n, edges.possible_low, edges.possible_high, distances, accepted);
-        std::size_t n_accepted = 0;
-        for (std::size_t i = 0; i < n_possible; ++i) {
-            const auto column = static_cast<std::size_t>(accepted[i]);
-            if (!decide_.sure(edges, distances[i])) {
-                if (std::isnan(exact[column])) { exact[column] = batch_.exact_squared_distance(anchor, column); }
-                if (!decide_.exact(d_ap, exact[column])) { continue; }
-            }
-            accepted[n_accepted++] = accepted[i];
-        }
-        return {accepted, n_accepted};
-    }
+    bool is_open(const Anchor& anchor, std::size_t pair) const noexcept;
+    bool needs_all() const noexcept { return rule_.skip_hardest > 0.0 || rule_.if_empty == IfEmpty::kFarthest; }
+    bool needs_nearest() const noexcept { return rule_.if_empty == IfEmpty::kNearest || rule_.pairs == PairChoice::kModerate; }
+    std::size_t n_samples(std::size_t row) const noexcept;
+    std::span<const float> sample(std::size_t row, PickMemory& memory) const noexcept;
+    Anchor anchor_at(std::size_t row, PickMemory& memory) const noexcept;
 
-    void forget_exact(const Candidates& candidates, PickMemory& memory) const noexcept {
-        const auto exact = memory.exact.take(groups_.n_rows());
-        for (std::size_t i = 0; i < candidates.n; ++i) {
-            exact[static_cast<std::size_t>(candidates.columns[i])] = std::numeric_limits<double>::quiet_NaN();
-        }
+    void skip_the_hardest(Anchor& anchor) const noexcept;
+    void choose_moderate(Anchor& anchor) const noexcept;
+    Levels nest(const Anchor& anchor, std::span<const simd::Edges> edges) const noexcept;
+    // The candidates of a pair, where float32 cannot say of all.
+    Candidates accept(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
+    std::size_t count(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
+    // The candidate of the rank that rank_among(their number) says, or none: what it returns is below zero.
+    template <class RankAmong>
+    void take_one(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list,
+                  const RankAmong& rank_among) const noexcept;
+    void pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
+    void pick_nearest(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
+    void fall_back(Anchor& anchor, std::size_t pair) const noexcept;
+    void set(const Anchor& anchor, std::size_t pair, std::size_t pick, const Candidates& list, std::size_t place) const noexcept {
+        anchor.picks[pair * pairs_.n_picks + pick] = list.columns[place];
+        anchor.d_an[pair * pairs_.n_picks + pick] = list.distances[place];
     }
-
     std::size_t stride() const noexcept { return groups_.n_rows() + simd::kSlack; }
 
     const Batch& batch_;
-    const Groups& groups_;
     const Pairs& pairs_;
-    const Decider<Rule>& decide_;
+    const Groups& groups_;
+    const Rule& rule_;
+    const Decider decide_;
+    const Assignment assignment_;
     std::uint64_t seed_;
+    // Sums over the listed triplets of d_ap and d_an, two a row.
+    std::span<double> row_sums_;
+    std::span<PickMemory> memory_;
+    const Weighing weighing_;
 };
 
 }  // namespace mining

@@ -1,9 +1,9 @@
-// Second pass: every anchor with an open pair meets every column. Tiles of distances are made in cache, sieved to the
-// few that any open pair of the row could want as they leave the registers, and forgotten.
+// The tile engine: every anchor that is searched for meets every column. Tiles of distances are made in cache, sieved to
+// what the anchor could want as they leave the registers, and forgotten; what is made of an anchor's list is its client's.
 //
-// Where most anchors are open, a tile serves both of its sides, and what passes the sieves is kept until all tiles of a
-// stripe of anchors are done: of all anchors, with half the products, if there is room for that (by_stripes). Where few are
-// open, or where most of what is made would have to be kept, a block of anchors meets all columns and picks at once
+// Where most rows are searched for, a tile serves both of its sides, and what passes the sieves is kept until all tiles of
+// a stripe of anchors are done: of all anchors, with half the products, if there is room for that (by_stripes). Where few
+// are, or where most of what is made would have to be kept, a block of anchors meets all columns and is resolved at once
 // (by_rows).
 #pragma once
 
@@ -21,8 +21,7 @@
 #include "../core/parallel.hpp"
 #include "batch.hpp"
 #include "decider.hpp"
-#include "pairs.hpp"
-#include "pick.hpp"
+#include "leading.hpp"
 
 namespace mining {
 
@@ -37,7 +36,6 @@ struct SearchMemory {
     core::Buffer<std::uint32_t> counts;
     core::Buffer<std::size_t> places, n_candidates;
     core::Buffer<std::int32_t> columns;
-    PickMemory pick;
 };
 
 struct SharedSearchMemory {
@@ -47,31 +45,48 @@ struct SharedSearchMemory {
     core::Buffer<Segment> segments;
 };
 
-template <class Rule>
+// The sieve of a row that is not searched for; no other is as tight.
+inline constexpr float kClosed = -4.0F * static_cast<float>(kBeyond);
+// One that lets all rows pass and no padding.
+inline constexpr float kOpenToAll = static_cast<float>(kBeyond);
+
+// Columns [begin, end) that are none of a row's candidates.
+struct Excluded {
+    std::size_t begin, end;
+};
+
+// What the engine is told and what it tells, all of it by many threads at once:
+//   float limit(row, thread)                    lets distances below it pass; kClosed for rows that are not searched for
+//   Excluded excluded(row)                      which rises with the row, and where two rows are columns of each other,
+//                                               both exclude each other or none
+//   void resolve(row, candidates, thread)       candidates include all that are below the limit
+template <class Client>
 class Search {
   public:
-    Search(Batch& batch, const Pairs& pairs, const Decider<Rule>& decide, std::uint64_t seed, int n_threads,
-           std::size_t archive_size, SharedSearchMemory& shared, std::span<SearchMemory> memory)
+    // Rows are searched for among the first n_columns rows; where that is not all of them, those are no anchors.
+    Search(Batch& batch, std::size_t n_columns, const Client& client, int n_threads, std::size_t archive_size,
+           SharedSearchMemory& shared, std::span<SearchMemory> memory)
         : batch_(batch),
           kernels_(batch.kernels()),
-          groups_(pairs.groups),
-          pairs_(pairs),
-          decide_(decide),
-          picking_(batch, pairs, decide, seed),
+          client_(client),
+          n_rows_(batch.n()),
+          n_columns_(n_columns),
           n_threads_(n_threads),
           archive_size_(archive_size),
           shared_(shared),
           memory_(memory),
           side_(block_side()),
-          n_blocks_((groups_.n_rows() + side_ - 1) / side_),
-          limits_(shared.limits.take(groups_.n_rows() + batch.padding())) {}
+          n_blocks_((n_rows_ + side_ - 1) / side_),
+          limits_(shared.limits.take(n_rows_ + batch.padding())) {}
 
     void run() {
         const auto open_rows = set_sieves();
-        if (open_rows.empty()) { return; }
+        if (open_rows.empty() || n_columns_ == 0) {
+            for (const std::int32_t row : open_rows) { client_.resolve(static_cast<std::size_t>(row), {nullptr, nullptr, 0}, 0); }
+            return;
+        }
         batch_.make_panels(n_threads_);
-        for (SearchMemory& own : memory_) { picking_.reserve(own.pick); }
-        if (2 * open_rows.size() > groups_.n_rows()) {
+        if (2 * open_rows.size() > n_rows_ && n_columns_ == n_rows_) {
             by_stripes(open_rows);
         } else {
             by_rows(open_rows);
@@ -79,37 +94,19 @@ class Search {
     }
 
   private:
-    // Returns the rows that have open pairs.
+    // Returns the rows that are searched for.
     std::span<const std::int32_t> set_sieves() {
-        constexpr std::size_t kRowsPerTask = 128;
-        std::ranges::fill(limits_.subspan(groups_.n_rows()), kClosed);
-        core::parallel_for(n_threads_, groups_.n_rows(), kRowsPerTask,
-                           [&](std::size_t row, std::size_t) noexcept { set_sieve(row); });
-        const auto open_rows = shared_.open_rows.take(groups_.n_rows());
+        constexpr std::size_t kRowsPerTask = 64;
+        std::ranges::fill(limits_.subspan(n_rows_), kClosed);
+        core::parallel_for(n_threads_, n_rows_, kRowsPerTask, [&](std::size_t row, std::size_t thread) noexcept {
+            limits_[row] = client_.limit(row, thread);
+        });
+        const auto open_rows = shared_.open_rows.take(n_rows_);
         std::size_t n_open = 0;
-        for (std::size_t row = 0; row < groups_.n_rows(); ++row) {
+        for (std::size_t row = 0; row < n_rows_; ++row) {
             if (is_open(row)) { open_rows[n_open++] = static_cast<std::int32_t>(row); }
         }
         return open_rows.first(n_open);
-    }
-
-    // The sieve of a row without open pairs; no other is as tight.
-    static constexpr float kClosed = -4.0F * static_cast<float>(kBeyond);
-
-    // A row's sieve lets pass whatever is not too far for all of its open pairs: the end of a band rises with d_ap.
-    void set_sieve(std::size_t row) noexcept {
-        limits_[row] = kClosed;
-        if (!pairs_.is_anchor(row) || groups_.n_negatives(row) == 0) { return; }
-        const auto picks = pairs_.picks_of(row);
-        const auto d_ap = pairs_.d_ap_of(row);
-        bool open = false;
-        float greatest = std::numeric_limits<float>::lowest();
-        for (std::size_t i = 0; i < picks.size(); ++i) {
-            if (picks[i] != kOpen) { continue; }
-            open = true;
-            greatest = std::max(greatest, d_ap[i]);
-        }
-        if (open) { limits_[row] = decide_.edges(decide_.doubt(row), greatest).possible_high; }
     }
 
     bool is_open(std::size_t row) const noexcept { return limits_[row] > kClosed; }
@@ -136,11 +133,12 @@ class Search {
         const std::size_t n_blocks = (open_rows.size() + height - 1) / height;
         core::parallel_for(n_threads_, n_blocks, 1, [&](std::size_t block, std::size_t thread) noexcept {
             const std::size_t n = std::min(height, open_rows.size() - block * height);
-            search_rows(open_rows.subspan(block * height, n), height, memory_[thread]);
+            search_rows(open_rows.subspan(block * height, n), height, thread);
         });
     }
 
-    void search_rows(std::span<const std::int32_t> anchors, std::size_t height, SearchMemory& own) const noexcept {
+    void search_rows(std::span<const std::int32_t> anchors, std::size_t height, std::size_t thread) const noexcept {
+        SearchMemory& own = memory_[thread];
         const auto rows = own.rows.take(height * batch_.stride());
         const auto norms = own.norms.take(height), limits = own.limits.take(height);
         const auto n_candidates = own.n_candidates.take(height);
@@ -158,22 +156,23 @@ class Search {
         float* distances = own.distances.take(height * stride()).data();
         std::int32_t* columns = own.columns.take(height * stride()).data();
 
-        for (std::size_t begin = 0; begin < groups_.n_rows(); begin += kChunk) {
-            const std::size_t end = std::min(begin + kChunk, groups_.n_rows());
+        for (std::size_t begin = 0; begin < n_columns_; begin += kChunk) {
+            const std::size_t end = std::min(begin + kChunk, n_columns_);
             make_tiles(side, begin, end, map, false);
             for (std::size_t r = 0; r < anchors.size(); ++r) {
                 const auto anchor = static_cast<std::size_t>(anchors[r]);
                 const std::size_t at = r * stride() + n_candidates[r];
-                clear_bits(map.row_bits + r * simd::kBitWords, std::clamp(groups_.begin(anchor), begin, end) - begin,
-                           std::clamp(groups_.end(anchor), begin, end) - begin);
-                n_candidates[r] += kernels_.sift_row(map.distances + r * kChunk, map.row_bits + r * simd::kBitWords,
-                                                     end - begin, static_cast<std::int32_t>(begin), distances + at,
-                                                     columns + at);
+                std::uint64_t* bits = map.row_bits + r * simd::kBitWords;
+                clear_bits(bits, client_.excluded(anchor), begin, end);
+                // The last tile may reach rows that are no columns.
+                if (end == n_columns_ && n_columns_ < n_rows_) { clear_bits(bits, end - begin, kChunk); }
+                n_candidates[r] += kernels_.sift_row(map.distances + r * kChunk, bits, end - begin,
+                                                     static_cast<std::int32_t>(begin), distances + at, columns + at);
             }
         }
         for (std::size_t r = 0; r < anchors.size(); ++r) {
             const Candidates candidates = {distances + r * stride(), columns + r * stride(), n_candidates[r]};
-            picking_.pick_for(static_cast<std::size_t>(anchors[r]), candidates, own.pick);
+            client_.resolve(static_cast<std::size_t>(anchors[r]), candidates, thread);
         }
     }
 
@@ -232,9 +231,9 @@ class Search {
         if (overflown_) { return false; }
 
         constexpr std::size_t kAnchorsPerTask = 16;
-        const std::size_t first = stripe.begin * side_, last = std::min(stripe.end * side_, groups_.n_rows());
+        const std::size_t first = stripe.begin * side_, last = std::min(stripe.end * side_, n_rows_);
         core::parallel_for(n_threads_, last - first, kAnchorsPerTask, [&](std::size_t i, std::size_t thread) noexcept {
-            if (is_open(first + i)) { pick_from_archive(stripe, first + i, memory_[thread]); }
+            if (is_open(first + i)) { resolve_from_archive(stripe, first + i, thread); }
         });
         return true;
     }
@@ -244,8 +243,8 @@ class Search {
     // made.
     void search_block(const Stripe& stripe, std::size_t left, std::size_t right, SearchMemory& own,
                       Cursor& cursor) noexcept {
-        const std::size_t row_begin = left * side_, n_rows = std::min(side_, groups_.n_rows() - row_begin);
-        const std::size_t begin = right * side_, end = std::min(begin + side_, groups_.n_rows());
+        const std::size_t row_begin = left * side_, n_rows = std::min(side_, n_rows_ - row_begin);
+        const std::size_t begin = right * side_, end = std::min(begin + side_, n_rows_);
         const bool both_look = left <= right && right < stripe.end;
         const Map map = {own.tile.take(side_ * side_ + simd::kSlack).data(), side_,
                          own.row_bits.take(side_ * simd::kBitWords).data(),
@@ -255,16 +254,19 @@ class Search {
         make_tiles({batch_.row(row_begin), batch_.norms() + row_begin, limits_.data() + row_begin, n_rows}, begin, end, map,
                    left == right);
 
-        const bool share_identities = groups_.begin(row_begin) < end && begin < groups_.end(row_begin + n_rows - 1);
+        const bool exclude = client_.excluded(row_begin).begin < end && begin < client_.excluded(row_begin + n_rows - 1).end;
         for (std::size_t r = 0; r < n_rows; ++r) {
             const std::size_t row = row_begin + r;
             std::uint64_t* bits = map.row_bits + r * simd::kBitWords;
-            if (share_identities) {
-                // What lies left of the diagonal is the other side's.
-                const std::size_t own_begin = left == right ? 0 : std::clamp(groups_.begin(row), begin, end) - begin;
-                const std::size_t own_end = std::clamp(groups_.end(row), begin, end) - begin;
-                clear_bits(bits, own_begin, own_end);
-                if (both_look) { clear_bits(map.column_bits + r * simd::kBitWords, own_begin, own_end); }
+            std::uint64_t* column_bits = both_look ? map.column_bits + r * simd::kBitWords : nullptr;
+            if (left == right) {
+                // What lies left of the diagonal is the other side's, and what lies on it the row's own.
+                clear_bits(bits, 0, r);
+                clear_bits(column_bits, 0, r + 1);
+            }
+            if (exclude) {
+                clear_bits(bits, client_.excluded(row), begin, end);
+                if (both_look) { clear_bits(column_bits, client_.excluded(row), begin, end); }
             }
             if (!is_open(row)) { continue; }
             if (!reserve(cursor, end - begin)) { return; }
@@ -292,7 +294,8 @@ class Search {
 
     // The segments of a row are in the order of their columns: those of blocks up to its own, some of which it looked at from
     // the other side; then that of its own block from the diagonal on, and those of the blocks after it.
-    void pick_from_archive(const Stripe& stripe, std::size_t row, SearchMemory& own) const noexcept {
+    void resolve_from_archive(const Stripe& stripe, std::size_t row, std::size_t thread) const noexcept {
+        SearchMemory& own = memory_[thread];
         float* distances = own.distances.take(stride()).data();
         std::int32_t* columns = own.columns.take(stride()).data();
         std::size_t n = 0;
@@ -302,7 +305,7 @@ class Search {
             copy_whole(archived_columns() + segment.begin, segment.n, columns + n);
             n += segment.n;
         }
-        picking_.pick_for(row, {distances, columns, n}, own.pick);
+        client_.resolve(row, {distances, columns, n}, thread);
     }
 
     // Most segments are shorter than a call of memcpy: copies kSlack at a time, and what lies behind the last along.
@@ -326,7 +329,7 @@ class Search {
         constexpr std::size_t kProbes = 128;
         // What the sample may be wrong by, and shares that are not used up.
         constexpr double kOfTheArchive = 0.9;
-        const std::size_t n = groups_.n_rows();
+        const std::size_t n = n_rows_;
         if (n * n <= archive_size_) { return n_blocks_; }
         std::size_t passed = 0;
         for (std::size_t i = 0; i < kProbes; ++i) {
@@ -375,6 +378,9 @@ class Search {
         }
     }
 
+    static void clear_bits(std::uint64_t* bits, const Excluded& columns, std::size_t begin, std::size_t end) noexcept {
+        clear_bits(bits, std::clamp(columns.begin, begin, end) - begin, std::clamp(columns.end, begin, end) - begin);
+    }
     static void clear_bits(std::uint64_t* bits, std::size_t begin, std::size_t end) noexcept {
         for (std::size_t i = begin; i < end;) {
             const std::size_t n = std::min(64 - i % 64, end - i);
@@ -383,7 +389,7 @@ class Search {
         }
     }
 
-    std::size_t stride() const noexcept { return groups_.n_rows() + simd::kSlack; }
+    std::size_t stride() const noexcept { return n_rows_ + simd::kSlack; }
 
     // Whole tiles on both sides; two blocks of rows and their tile (200 KB each at 128 numbers) fit L2.
     std::size_t block_side() const noexcept {
@@ -399,10 +405,8 @@ class Search {
 
     Batch& batch_;
     const simd::Kernels& kernels_;
-    const Groups& groups_;
-    const Pairs& pairs_;
-    const Decider<Rule>& decide_;
-    const Picking<Rule> picking_;
+    const Client& client_;
+    const std::size_t n_rows_, n_columns_;
     int n_threads_;
     std::size_t archive_size_;
     SharedSearchMemory& shared_;

@@ -216,6 +216,19 @@ Counts count(const float* values, std::size_t n, const Edges& edges) noexcept {
 }
 
 template <class V>
+float least(const float* values, std::size_t n, float low, float high) noexcept {
+    const auto low_edge = V::broadcast(low);
+    const auto high_edge = V::broadcast(high);
+    auto lanes = V::broadcast(__FLT_MAX__);
+    std::size_t i = 0;
+    for (; i + V::kWidth <= n; i += V::kWidth) { lanes = V::least(lanes, V::load_any(values + i), low_edge, high_edge); }
+    float found = __FLT_MAX__;
+    for (std::size_t lane = 0; lane < V::kWidth; ++lane) { found = lanes[lane] < found ? lanes[lane] : found; }
+    for (; i < n; ++i) { found = low <= values[i] && values[i] < high && values[i] < found ? values[i] : found; }
+    return found;
+}
+
+template <class V>
 std::size_t select(const float* values, std::size_t n, float low, float high, std::size_t rank) noexcept {
     const auto low_edge = V::broadcast(low);
     const auto high_edge = V::broadcast(high);
@@ -257,7 +270,8 @@ template <class V, std::size_t kTileRows>
 constexpr Kernels table(const char* name) noexcept {
     return {name,        kTileRows,   2 * V::kWidth,    tile<V, kTileRows>, interleave<V>,
             gather<V>,   sift_row<V>, count_columns<V>, sift_columns,       filter<V>,
-            count<V>,    select<V>,   exact<float>,     exact<double>};
+            count<V>,    least<V>,    select<V>,        exact<float>,
+            exact<double>};
 }
 
 }  // namespace

@@ -1,32 +1,52 @@
-"""`mine_triplets`: check the batch, group it by identity, call a backend, map the rows back."""
+"""`mine_triplets` and its kin: check the batch, group it by identity, call a backend, map the rows back."""
 
 from __future__ import annotations
 
-import math
-import operator
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from . import reference
+from .batch import Batch, first_bad_row, make_batch, raise_bad_row
+from .checks import check_integer, check_positive
 from .devices import load_core
+from .rule import Rule, make_rule
 from .strategies import Strategy, resolve_strategy
 
-__all__ = ["Triplets", "mine_triplets", "select_triplets"]
+__all__ = ["CandidateCounts", "Triplets", "count_triplets", "mine_triplets", "stream_triplets"]
 
-Path = TypeVar("Path")
-
-# Squared distances between longer rows could leave float64's range; csrc/mining/batch.cpp holds its square.
-_LARGEST_NORM = 1e150
-
-# Stands for a mask of anchors where all rows are.
-_ALL = np.empty(0, np.uint8)
+Backend = Literal["native", "reference"]
+Bank = tuple[npt.ArrayLike, npt.ArrayLike]
 
 _THREAD = threading.local()
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateCounts:
+    """How many negatives of each pair are in the strategy's band.
+
+    Attributes
+    ----------
+    anchor, positive : int32 array, shape (n_pairs,)
+        Rows of the mined batch: all pairs that the strategy looks at, by identity, anchor and positive.
+    n_candidates : int32 array, shape (n_pairs,)
+    """
+
+    anchor: npt.NDArray[np.int32]
+    positive: npt.NDArray[np.int32]
+    n_candidates: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+    @property
+    def n_triplets(self) -> int:
+        """The number of triplets in the band: the sum of `n_candidates`."""
+        return int(self.n_candidates.sum(dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +56,16 @@ class Triplets:
     Attributes
     ----------
     anchor, positive, negative : int32 array, shape (n_triplets,)
-        Rows of the mined batch.
+        Rows of the mined batch. Row ``n_images + i`` is row ``i`` of the bank.
     n_pairs : int
         (Anchor, positive) pairs that were looked at.
     n_pairs_with_negative : int
         Pairs that have at least one negative in the strategy's band.
+    mean_d_ap, mean_d_an : float
+        Mean distance of the triplets' positives and negatives from their anchors, to float32 precision; NaN
+        where there are no triplets.
+    candidates : CandidateCounts or None
+        Candidates of each pair, where they were asked for.
     """
 
     anchor: npt.NDArray[np.int32]
@@ -48,9 +73,100 @@ class Triplets:
     negative: npt.NDArray[np.int32]
     n_pairs: int
     n_pairs_with_negative: int
+    mean_d_ap: float
+    mean_d_an: float
+    candidates: CandidateCounts | None = None
 
     def __len__(self) -> int:
         return len(self.anchor)
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """One checked call."""
+
+    batch: Batch
+    rule: Rule
+    seed: int
+    threads: int
+    backend: str
+
+    def native(self, function: str, *more: Any) -> Any:
+        """Call the core; more arguments follow those that all of its functions take."""
+        core = load_core()
+        batch, rule = self.batch, self.rule
+        weights = rule.weights
+        native_rule = core.Rule(
+            pairs=rule.pairs,
+            n_positives=rule.n_positives,
+            max_d_ap=rule.max_d_ap,
+            quantile=rule.quantile,
+            relative=rule.band.relative,
+            low=rule.band.low,
+            low_is_open=rule.band.low_is_open,
+            high=rule.band.high,
+            reach=rule.reach,
+            skip_hardest=rule.skip_hardest,
+            pick=rule.pick,
+            n_negatives=rule.n_negatives,
+            if_empty=rule.if_empty,
+            weights=()
+            if weights is None
+            else (
+                weights.size,
+                weights.unit,
+                weights.lowest,
+                weights.highest,
+                weights.edges,
+                weights.log_bounds,
+            ),
+        )
+        return getattr(core, function)(
+            workspace(),
+            batch.rows,
+            batch.order,
+            batch.offsets,
+            batch.members,
+            batch.bank_positives,
+            batch.is_anchor,
+            native_rule,
+            self.seed,
+            self.threads,
+            *more,
+        )
+
+    def reference(self) -> reference.Mined:
+        """Ask the specification."""
+        batch = self.batch
+        raise_bad_row(batch.rows, first_bad_row(batch.rows))
+        rows = reference.Rows(
+            batch.rows[batch.order], batch.offsets, batch.members, batch.bank_positives, batch.is_anchor
+        )
+        return reference.mine(rows, self.rule, self.seed)
+
+    def counts(self) -> CandidateCounts:
+        if self.backend == "reference":
+            mined = self.reference()
+            anchor, positive = self.batch.order[mined.pairs].T
+            return CandidateCounts(anchor, positive, mined.n_candidates)
+        columns, bad_row = self.native("count")
+        raise_bad_row(self.batch.rows, bad_row)
+        return CandidateCounts(*columns)
+
+    def mined(self, candidates: CandidateCounts | None = None) -> Triplets:
+        if self.backend == "reference":
+            mined = self.reference()
+            anchor, positive, negative = self.batch.order[mined.triplets].T
+            n_pairs, n_with_negative = len(mined.pairs), int((mined.n_candidates > 0).sum())
+            sums = mined.sums
+        else:
+            columns, bad_row, (n_pairs, n_with_negative), sums = self.native("mine")
+            raise_bad_row(self.batch.rows, bad_row)
+            anchor, positive, negative = columns
+        mean_d_ap, mean_d_an = (total / len(anchor) if len(anchor) else float("nan") for total in sums)
+        return Triplets(
+            anchor, positive, negative, n_pairs, n_with_negative, mean_d_ap, mean_d_an, candidates
+        )
 
 
 def mine_triplets(
@@ -59,20 +175,30 @@ def mine_triplets(
     *,
     strategy: str | Strategy = "facenet",
     margin: float = 0.2,
+    distance: str = "squared_euclidean",
     seed: int = 0,
     threads: int | None = None,
     anchors: slice | npt.ArrayLike | None = None,
-    backend: Literal["native", "reference"] = "native",
+    bank: Bank | None = None,
+    bank_positives: bool = False,
+    count_candidates: bool = False,
+    backend: Backend = "native",
 ) -> Triplets:
-    """Pick a negative for every pair of images of one identity.
+    """Pick negatives for pairs of images of one identity, by any strategy.
 
-    With squared Euclidean distances ``d_ap`` (anchor to positive) and ``d_an`` (anchor to negative), a
-    negative of the pair is a candidate where
+    A strategy says which (anchor, positive) pairs are looked at, in which band of distances a negative is a
+    candidate, and which candidates are picked. With ``d_ap`` and ``d_an`` for the distances of positive and
+    negative from the anchor, the presets are
 
-    - ``"vgg_face"``: ``d_an - d_ap < margin``;
-    - ``"facenet"``: ``d_ap < d_an`` and ``d_an - d_ap < margin`` (semi-hard);
+    - ``"vgg_face"``: each pair once; one negative with ``d_an - d_ap < margin``, each equally likely;
+    - ``"facenet"``: each pair once; the same with ``d_ap < d_an`` too (semi-hard);
+    - ``"batch_hard"``: each anchor with its farthest positive and its nearest negative;
+    - ``"easy_positive"``: each anchor with its nearest positive and the nearest negative farther than that;
+    - ``"hardest"``: each pair once, with the anchor's nearest negative;
+    - ``"distance_weighted"``: each pair both ways; one negative by the inverse density of its distance;
+    - ``"batch_all"``: every violating triplet; for `stream_triplets` and `count_triplets`.
 
-    and one candidate is picked, each with the same probability. A pair without candidates gives no triplet.
+    A pair without candidates gives no triplet, unless the strategy says otherwise.
 
     Decisions are those of float64 arithmetic, and picks are keyed by (seed, anchor, positive): the result is
     the same for any number of threads and any instruction set.
@@ -84,9 +210,12 @@ def mine_triplets(
     labels : array_like, shape (n_images,)
         The identity of each row; any sortable type, in any order.
     strategy : str or Strategy, default "facenet"
-        A key of `facenet_fast.mining.strategies.PRESETS`, or a `Strategy`.
+        A key of `facenet_fast.mining.strategies.PRESETS`, or a `Strategy` of your own.
     margin : float, default 0.2
-        In squared distance; positive and finite.
+        In the unit of the distance; positive and finite. Bands other than ``"violating"`` and ``"semi_hard"``
+        do not depend on it.
+    distance : {"squared_euclidean", "cosine"}, default "squared_euclidean"
+        ``"cosine"`` is ``1 - cos``: half the squared Euclidean distance of the rows at unit length.
     seed : int, default 0
         In ``[0, 2**64)``. Draw a new one for each batch.
     threads : int, optional
@@ -96,6 +225,15 @@ def mine_triplets(
         Rows to take anchors from, as they would index `embeddings`; default: all. Positives and negatives
         come from all rows in any case. A part has those triplets of the whole that have their anchor in it:
         workers that mine a part each find together what one would.
+    bank : (embeddings, labels), optional
+        A memory bank: more rows that are negatives, and never anchors. In the result, ``n_images + i`` is its
+        row ``i``. Rows of the bank and of the batch with the same label are of the same identity.
+    bank_positives : bool, default False
+        Take positives from the bank too.
+    count_candidates : bool, default False
+        Also count the candidates of every pair, exactly. That is a search of its own: the call takes as long
+        as `count_triplets` more, and strategies whose pairs find a negative by a few draws take many times
+        longer.
     backend : {"native", "reference"}, default "native"
         ``"reference"`` is the specification in plain numpy: the same triplets, thousands of times slower.
 
@@ -103,6 +241,8 @@ def mine_triplets(
     -------
     Triplets
         In the order of the pairs: by identity, then anchor, then positive, each in the order of the batch.
+        Picks of one pair are in the order in which they were drawn, the nearest first, or in that of the rows,
+        as the strategy has it.
 
     Raises
     ------
@@ -114,8 +254,7 @@ def mine_triplets(
 
     References
     ----------
-    Schroff, Kalenichenko, Philbin: FaceNet (CVPR 2015), section 3.2. Parkhi, Vedaldi, Zisserman: Deep Face
-    Recognition (BMVC 2015), section 4.3.
+    Each preset's paper and section: ``PRESETS[name].source``.
 
     Examples
     --------
@@ -127,194 +266,220 @@ def mine_triplets(
     (array([0], dtype=int32), array([1], dtype=int32), array([2], dtype=int32))
     """
     rule = resolve_strategy(strategy)
-    rows = _check_embeddings(embeddings)
-    order, offsets = _group(labels, len(rows))
-    is_anchor = _ALL if anchors is None else _check_anchors(anchors, len(rows))[order]
-    margin = _check_margin(margin)
-    seed = _check_integer("seed", seed, 0, 2**64 - 1)
-    n_threads = 0 if threads is None else _check_integer("threads", threads, 1, 2**31 - 1)
-
-    if backend == "native":
-        columns, bad_row = load_core().mine(
-            _workspace(), rows, order, offsets, is_anchor, rule.band, margin, seed, n_threads
-        )
-    elif backend == "reference":
-        bad_row = _first_bad_row(rows)
-        if bad_row < 0:
-            columns = order[reference.mine(rows[order], offsets, is_anchor, rule, margin, seed)].T
-    else:
-        raise ValueError(f"backend must be 'native' or 'reference'; got {backend!r}")
-    if bad_row >= 0:
-        norm = math.hypot(*rows[bad_row].tolist())
+    if rule.pick == "every":
         raise ValueError(
-            f"embeddings must be finite, with norms below {_LARGEST_NORM:g}; row {bad_row} has norm {norm}"
+            "this strategy picks every candidate, which may be billions: use stream_triplets, which gives them "
+            "in parts, or count_triplets"
         )
-
-    if anchors is None:
-        counts = np.diff(offsets)
-        n_pairs = int((counts * (counts - 1) // 2).sum())
-    else:
-        ends = np.repeat(offsets[1:], np.diff(offsets))
-        n_pairs = int((ends - np.arange(len(rows)) - 1)[is_anchor != 0].sum())
-    anchor, positive, negative = columns
-    return Triplets(
-        anchor=anchor,
-        positive=positive,
-        negative=negative,
-        n_pairs=n_pairs,
-        n_pairs_with_negative=len(anchor),
+    request = _check(
+        embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, backend
     )
+    return request.mined(request.counts() if count_candidates else None)
 
 
-def select_triplets(
+def count_triplets(
     embeddings: npt.ArrayLike,
-    nrof_images_per_class: Sequence[int],
-    image_paths: Sequence[Path],
-    people_per_batch: int,
-    alpha: float,
-) -> tuple[list[tuple[Path, Path, Path]], int, int]:
-    """Pick triplets as davidsandberg/facenet's function of this name does: same arguments, same return.
+    labels: npt.ArrayLike,
+    *,
+    strategy: str | Strategy = "batch_all",
+    margin: float = 0.2,
+    distance: str = "squared_euclidean",
+    seed: int = 0,
+    threads: int | None = None,
+    anchors: slice | npt.ArrayLike | None = None,
+    bank: Bank | None = None,
+    bank_positives: bool = False,
+    backend: Backend = "native",
+) -> CandidateCounts:
+    """Count the candidates of every pair that a strategy looks at, exactly; none is listed.
 
-    Each pair of images of one class, the earlier one as the anchor, gets a uniformly drawn negative with
-    ``d_an - d_ap < alpha`` (`mine_triplets` with ``strategy="vgg_face"``). The triplets come shuffled. Chance
-    is taken from numpy's global generator: ``np.random.seed`` makes the result repeatable.
+    Takes one search over all distances, and the memory of a few tiles and of the result.
 
     Parameters
     ----------
-    embeddings : array_like, shape (n_images, embedding_size)
-        The images of the first class, then those of the second, and so on.
-    nrof_images_per_class : sequence of int
-        How many rows each class has; they add up to ``n_images``.
-    image_paths : sequence, length n_images
-        What the triplets are made of: ``image_paths[row]`` stands for a row.
-    people_per_batch : int
-        Anchors are taken from the first so many classes; negatives from all.
-    alpha : float
-        The margin, in squared distance.
+    embeddings, labels, strategy, margin, distance, seed, threads, anchors, bank, bank_positives, backend
+        As of `mine_triplets`. (The seed matters to pairs that are drawn, ``"random_positives"``.)
 
     Returns
     -------
-    triplets : list of (anchor_path, positive_path, negative_path)
-    n_pairs : int
-        Pairs that were looked at.
-    n_triplets : int
-        ``len(triplets)``.
+    CandidateCounts
 
     Raises
     ------
-    ValueError
-        If the counts, the paths and the embeddings do not fit each other; otherwise as `mine_triplets`.
+    TypeError, ValueError
+        As `mine_triplets`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from facenet_fast import count_triplets
+    >>> embeddings = np.array([[0.0], [1.0], [1.5], [9.0]], dtype=np.float32)
+    >>> counts = count_triplets(embeddings, ["ann", "ann", "bob", "eve"], margin=2.0)
+    >>> counts.n_candidates.tolist(), counts.n_triplets
+    ([1, 1], 2)
     """
-    whole = [
-        _check_integer("every count in nrof_images_per_class", count, 0, len(image_paths))
-        for count in nrof_images_per_class
-    ]
-    n_anchor_classes = _check_integer("people_per_batch", people_per_batch, 1, len(whole))
-    if sum(whole) != len(image_paths):
-        raise ValueError(
-            "nrof_images_per_class must be counts that add up to the number of image_paths "
-            f"({len(image_paths)}); got {whole}"
+    rule = resolve_strategy(strategy)
+    return _check(
+        embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, backend
+    ).counts()
+
+
+def stream_triplets(
+    embeddings: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    strategy: str | Strategy = "batch_all",
+    margin: float = 0.2,
+    distance: str = "squared_euclidean",
+    seed: int = 0,
+    threads: int | None = None,
+    anchors: slice | npt.ArrayLike | None = None,
+    bank: Bank | None = None,
+    bank_positives: bool = False,
+    max_triplets: int = 2**22,
+) -> Iterator[Triplets]:
+    """Yield every triplet in the band of a strategy, a block of anchors at a time.
+
+    They are counted first, so that a block has as many anchors as fit ``max_triplets``, and one at least.
+    Memory: 12 bytes a triplet of a block, and what `count_triplets` needs.
+
+    Parameters
+    ----------
+    embeddings, labels, margin, distance, seed, threads, anchors, bank, bank_positives
+        As of `mine_triplets`.
+    strategy : str or Strategy, default "batch_all"
+        Its pairs and band are taken, and every candidate, whatever it would pick.
+    max_triplets : int, default 2**22
+        Triplets that a block may have, unless a single anchor has more.
+
+    Yields
+    ------
+    Triplets
+        The blocks one after the other are in the order of the pairs, and of the rows of the negatives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `mine_triplets`, at the call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from facenet_fast import stream_triplets
+    >>> embeddings = np.array([[0.0], [1.0], [1.5], [9.0]], dtype=np.float32)
+    >>> for block in stream_triplets(embeddings, ["ann", "ann", "bob", "eve"], margin=2.0):
+    ...     print(block.anchor, block.positive, block.negative)
+    [0 1] [1 0] [2 2]
+    """
+    rule = resolve_strategy(strategy)
+    limit = check_integer("max_triplets", max_triplets, 1, 2**62)
+    request = _check(
+        embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, "native"
+    )
+    return _blocks(request, request.counts(), limit)
+
+
+def _blocks(request: _Request, counts: CandidateCounts, max_triplets: int) -> Iterator[Triplets]:
+    batch = request.batch
+    starts, place = _starts_of_anchors(batch, counts)
+    ends = np.append(starts[1:], len(counts))
+    # Of all triplets, where those of a pair begin.
+    first_triplet = np.concatenate(([0], np.cumsum(counts.n_candidates, dtype=np.int64)))
+    begin = 0  # of the anchors that have pairs
+    while begin < len(starts):
+        done = first_triplet[starts[begin]]
+        fits = int(np.searchsorted(first_triplet[ends], done + max_triplets, side="right"))
+        end = max(fits, begin + 1)
+        pairs = slice(starts[begin], ends[end - 1])
+        is_anchor = np.zeros(len(batch.order), np.uint8)
+        row_starts = np.zeros(len(batch.order), np.int64)
+        is_anchor[place[begin:end]] = 1
+        row_starts[place[begin:end]] = first_triplet[starts[begin:end]] - done
+        n_candidates = counts.n_candidates[pairs]
+        n = int(first_triplet[ends[end - 1]] - done)
+        block = replace(request, batch=replace(batch, is_anchor=is_anchor))
+        negative, sums = block.native("every", row_starts, n)
+        yield Triplets(
+            anchor=np.repeat(counts.anchor[pairs], n_candidates),
+            positive=np.repeat(counts.positive[pairs], n_candidates),
+            negative=negative,
+            n_pairs=len(n_candidates),
+            n_pairs_with_negative=int((n_candidates > 0).sum()),
+            mean_d_ap=sums[0] / n if n else float("nan"),
+            mean_d_an=sums[1] / n if n else float("nan"),
         )
-    counts = np.array(whole, dtype=np.int64)
-    labels = np.repeat(np.arange(len(counts)), counts)
-    seed = int(np.random.randint(2**63, dtype=np.int64))
-    anchors = slice(counts[:n_anchor_classes].sum())
-    mined = mine_triplets(embeddings, labels, strategy="vgg_face", margin=alpha, seed=seed, anchors=anchors)
-
-    triplets = [
-        (image_paths[a], image_paths[p], image_paths[n])
-        for a, p, n in np.random.permutation(
-            np.stack((mined.anchor, mined.positive, mined.negative), 1)
-        ).tolist()
-    ]
-    return triplets, mined.n_pairs, len(triplets)
+        begin = end
 
 
-def _check_embeddings(embeddings: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return the embeddings as a C-contiguous float32 or float64 matrix in native byte order."""
-    rows = np.asarray(embeddings)
-    is_half = rows.dtype.name in ("float16", "bfloat16")
-    if not is_half and (rows.dtype.kind != "f" or rows.dtype.itemsize not in (4, 8)):
-        raise TypeError(f"embeddings must be float32 or float64; got {rows.dtype}")
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise ValueError(f"embeddings must have shape (n_images, embedding_size); got {rows.shape}")
-    if len(rows) >= 2**31:
-        raise ValueError(f"embeddings must have fewer than 2**31 rows; got {len(rows)}")
-    dtype = np.dtype(np.float32) if is_half else rows.dtype.newbyteorder("=")
-    return np.require(rows, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+def _starts_of_anchors(
+    batch: Batch, counts: CandidateCounts
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return where each anchor's pairs begin, and the anchor's place in the grouped order."""
+    starts = np.flatnonzero(np.diff(counts.anchor, prepend=-1))
+    place = np.empty(len(batch.order), np.intp)
+    place[batch.order] = np.arange(len(batch.order))
+    return starts, place[counts.anchor[starts]]
 
 
-def _group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return the stable order of the rows by identity, and where each identity begins in it."""
-    identities = np.asarray(labels)
-    if identities.shape != (n_rows,):
-        raise ValueError(
-            f"labels must have shape ({n_rows},), one for each embedding; got {identities.shape}"
-        )
-    kind = identities.dtype.kind
-    try:
-        if kind not in "biuSU" and (identities != identities).any():
-            raise ValueError("labels must not be NaN or NaT: those equal no identity, not even themselves")
-        # numpy makes mixed values one type, in which 1 and "1", or two large numbers, are the same.
-        if kind in "SUfc" and isinstance(labels, list | tuple) and identities.tolist() != list(labels):
-            raise TypeError(f"some of them change when all are taken as {identities.dtype}")
-        order = np.argsort(identities, kind="stable")
-        ordered = identities[order]
-        starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-        # Some of Python's own types are "sorted" without complaint into no order at all, as sets are.
-        if kind == "O" and not (ordered[starts - 1] < ordered[starts]).all():
-            raise TypeError("some of them are neither equal nor one before the other")
-    except TypeError as error:
-        raise TypeError(f"labels must be of one sortable type; {error}") from error
-    offsets = np.concatenate(([0], starts, [n_rows])) if n_rows else np.zeros(1, np.int64)
-    return order.astype(np.int32), offsets.astype(np.int64, copy=False)
+def count_and_take(
+    embeddings: npt.ArrayLike, labels: npt.ArrayLike, *, strategy: str, margin: float, anchors: slice
+) -> tuple[CandidateCounts, Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int32]]]:
+    """Count candidates, and return with the counts what gives each pair its candidate of some rank.
+
+    Returns
+    -------
+    counts : CandidateCounts
+    take : function of an int64 array, shape (n_pairs,)
+        Takes each pair's rank, below its number of candidates, or -1; returns their negatives, or -1.
+    """
+    rule = resolve_strategy(strategy)
+    request = _check(
+        embeddings, labels, rule, margin, "squared_euclidean", 0, None, anchors, None, False, "native"
+    )
+    counts = request.counts()
+    starts, place = _starts_of_anchors(request.batch, counts)
+    row_starts = np.zeros(len(request.batch.order), np.int64)
+    row_starts[place] = starts
+
+    def take(ranks: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        negatives: npt.NDArray[np.int32] = request.native("take", row_starts, ranks)
+        return negatives
+
+    return counts, take
 
 
-def _check_anchors(anchors: slice | npt.ArrayLike, n_rows: int) -> npt.NDArray[np.uint8]:
-    """Return for each row whether it is an anchor."""
-    rows = anchors if isinstance(anchors, slice) else np.asarray(anchors)
-    if isinstance(rows, np.ndarray) and rows.size == 0:
-        rows = rows.astype(np.intp)
-    is_anchor = np.zeros(n_rows, np.uint8)
-    try:
-        is_anchor[rows] = 1
-    except IndexError as error:
-        raise ValueError(f"anchors must index the {n_rows} embeddings; {error}") from error
-    except TypeError as error:
-        raise TypeError(f"anchors must be a slice, row numbers or a mask; {error}") from error
-    return is_anchor
+def _check(
+    embeddings: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    strategy: Strategy,
+    margin: float,
+    distance: str,
+    seed: int,
+    threads: int | None,
+    anchors: slice | npt.ArrayLike | None,
+    bank: Bank | None,
+    bank_positives: bool,
+    backend: str,
+) -> _Request:
+    margin = check_positive("margin", margin)
+    seed = check_integer("seed", seed, 0, 2**64 - 1)
+    n_threads = 0 if threads is None else check_integer("threads", threads, 1, 2**31 - 1)
+    if backend not in ("native", "reference"):
+        raise ValueError(f"backend must be 'native' or 'reference'; got {backend!r}")
+    batch = make_batch(
+        embeddings,
+        labels,
+        distance=distance,
+        anchors=anchors,
+        bank=bank,
+        bank_positives=bank_positives,
+        on_sphere=strategy.pick == "distance_weighted",
+    )
+    rule = make_rule(strategy, margin, batch.rows.shape[1], batch.unit)
+    return _Request(batch, rule, seed, n_threads, backend)
 
 
-def _check_margin(margin: float) -> float:
-    try:
-        value = float(margin)
-    except OverflowError as error:
-        raise ValueError("margin must be positive and finite; got a number beyond float's range") from error
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"margin must be a number; got {margin!r}") from error
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"margin must be positive and finite; got {margin!r}")
-    return value
-
-
-def _check_integer(name: str, value: int, low: int, high: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name} must be a whole number; got {value!r}") from error
-    if not low <= number <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}]; got {number}")
-    return number
-
-
-def _first_bad_row(rows: npt.NDArray[Any]) -> int:
-    with np.errstate(over="ignore"):
-        squared_norms = np.square(rows, dtype=np.float64).sum(axis=1)
-    bad = np.flatnonzero(~(squared_norms < _LARGEST_NORM**2))  # NaN compares false: "not below" finds it too
-    return int(bad[0]) if len(bad) else -1
-
-
-def _workspace() -> Any:
+def workspace() -> Any:
     """Return this thread's own memory to mine in, kept between calls."""
     if not hasattr(_THREAD, "workspace"):
         _THREAD.workspace = load_core().Workspace()
