@@ -23,9 +23,11 @@ import numpy as np
 
 from facenet_fast import mine_triplets
 
+from .neighbors import RIVALS as NEIGHBOR_RIVALS
 from .regimes import REGIMES, Regime, pool
 from .rivals import RIVALS, prepare_predecessors_loop
 from .rules import MARGIN, Rows
+from .strategies import BASE, TIMED, prepare
 from .timing import Contestant, Timing, take_turns
 
 STRATEGIES = ("vgg_face", "facenet")
@@ -193,6 +195,30 @@ def measure_peers(
     return found
 
 
+def measure_strategies(
+    shape: Shape, regime: Regime, n_threads: int, seconds: float, n_turns: int
+) -> dict[str, Any]:
+    """Time every strategy; with them, by the name of the base, the one that all are compared with."""
+    contestants: dict[str, Contestant] = {}
+    rows, labels = pool(*shape, regime)
+    for name in (*TIMED, "`batch_all`, counted"):
+        contestants[name] = Contestant(prepare(name, rows, labels))
+    contestants["base"] = Contestant(prepare(BASE, *pool(*shape, "trained")))
+    return {name: asdict(timing) for name, timing in take_turns(contestants, seconds, n_turns).items()}
+
+
+def measure_neighbors(shape: Shape, k: int, n_threads: int, seconds: float, n_turns: int) -> dict[str, Any]:
+    """Time every way to find each row's k nearest others, and the matrix product; answers are judged."""
+    rows, _ = pool(*shape, "trained")
+    contestants = {"product": matrix_product(rows, n_threads)}
+    for rival in NEIGHBOR_RIVALS:
+        if not rival.why_not():
+            find = rival.prepare(rows, k, n_threads)
+            rival.judge(find(), rows, k)
+            contestants[rival.name] = Contestant(find)
+    return {name: asdict(timing) for name, timing in take_turns(contestants, seconds, n_turns).items()}
+
+
 def measure_memory(rival: str, shape: Shape, regime: Regime, n_threads: int) -> float | None:
     """Return by how many bytes a rival raises the peak of a process that has mined only a tiny batch before.
 
@@ -279,6 +305,8 @@ JOBS: dict[str, Callable[..., Any]] = {
         measure_first_calls,
         measure_small,
         measure_peers,
+        measure_strategies,
+        measure_neighbors,
         measure_memory,
         measure_beside_tensorflow,
         describe_machine,

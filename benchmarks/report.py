@@ -40,6 +40,8 @@ class Scope:
         (2500, 40, 128),
     )
     peer_sizes: tuple[Shape, ...] = ((45, 10, 128), (450, 4, 128), (45, 40, 128), (450, 40, 128))
+    strategy_sizes: tuple[Shape, ...] = ((45, 40, 128), (450, 40, 128))
+    neighbor_sizes: tuple[Shape, ...] = ((45, 40, 128), (450, 40, 128))
     n_identities: tuple[int, ...] = (3, 6, 12, 25, 45, 90, 180, 450)
     embedding_sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     n_images: tuple[int, ...] = (2, 4, 10, 20, 40, 100, 200)
@@ -63,6 +65,8 @@ def quick(n_threads: int, write: bool) -> Scope:
         seconds=0.3,
         sizes=((45, 40, 128), (45, 40, 512), (450, 4, 128), (450, 40, 128)),
         peer_sizes=((45, 10, 128), (45, 40, 128)),
+        strategy_sizes=((45, 40, 128),),
+        neighbor_sizes=((45, 40, 128), (90, 40, 128)),
         n_identities=(6, 45, 90),
         embedding_sizes=(32, 128, 512),
         n_images=(4, 40, 200),
@@ -206,6 +210,55 @@ def peers(scope: Scope) -> str:
     return table + "".join(f"\n\n{name}: {reason}." for name, reason in notes.items())
 
 
+def strategies(scope: Scope) -> str:
+    """Time every strategy beside the predecessor's rule, trained."""
+    cells: dict[str, list[str]] = {}
+    for shape in scope.strategy_sizes:
+        for regime in REGIMES:
+            found = run(
+                "measure_strategies",
+                scope.n_threads,
+                shape=shape,
+                regime=regime,
+                seconds=scope.seconds / 2,
+                n_turns=scope.n_turns,
+            )
+            base = found.pop("base")["median"]
+            for name, timing in found.items():
+                text = f"{_ms(timing['median'] * 1e3)} ({timing['median'] / base:.2f})"
+                cells.setdefault(name, []).append(text)
+    header = ["", *(f"{_shape(shape)}, {regime}" for shape in scope.strategy_sizes for regime in REGIMES)]
+    return _table(header, [[name, *texts] for name, texts in cells.items()])
+
+
+def neighbors(scope: Scope) -> str:
+    """Time exact nearest rows beside the libraries that are made for them."""
+    cells: dict[str, list[str]] = {}
+    for shape in scope.neighbor_sizes:
+        for k in (1, 16):
+            found = run(
+                "measure_neighbors",
+                scope.n_threads,
+                shape=shape,
+                k=k,
+                seconds=scope.seconds,
+                n_turns=scope.n_turns,
+            )
+            product = found.pop("product")["median"]
+            for name, timing in found.items():
+                text = f"{_ms(timing['median'] * 1e3)} ({timing['median'] / product:.2f})"
+                cells.setdefault(name, []).append(text)
+    header = [
+        "",
+        *(
+            f"{shape[0] * shape[1]:,} rows x {shape[2]}, k = {k}"
+            for shape in scope.neighbor_sizes
+            for k in (1, 16)
+        ),
+    ]
+    return _table(header, [[name, *texts] for name, texts in cells.items()])
+
+
 def tensorflow(scope: Scope) -> str:
     """Say what a train step and mining do to each other."""
     rows = []
@@ -283,6 +336,8 @@ SECTIONS: dict[str, Callable[[Scope], str]] = {
     "instruction-sets": instruction_sets,
     "calls": calls,
     "peers": peers,
+    "strategies": strategies,
+    "neighbors": neighbors,
     "tensorflow": tensorflow,
     "growth": growth,
 }

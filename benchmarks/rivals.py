@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facenet_fast import mine_triplets
+from facenet_fast import count_triplets, mine_triplets, nearest_neighbors
 
 from . import rules
 from .rules import MARGIN, Indices, Labels, Rows, Triplets
@@ -349,6 +349,26 @@ RIVALS = (
         "one semi-hard negative a pair, uniformly",
         _native("facenet"),
         lambda answer, rows, labels: rules.one_semi_hard_each(answer, rows, labels, tolerance=1e-12),
+    ),
+    Rival(
+        "facenet-fast, `batch_hard`",
+        "each anchor's hardest positive and negative",
+        _native("batch_hard"),
+        rules.hardest_each,
+    ),
+    Rival(
+        "facenet-fast, `count_triplets`",
+        "how many triplets violate, pair by pair",
+        lambda rows, labels, n_threads: lambda: count_triplets(rows, labels, margin=MARGIN),
+        rules.violating_counts,
+    ),
+    Rival(
+        "facenet-fast, `nearest_neighbors`",
+        "each anchor's nearest negative",
+        lambda rows, labels, n_threads: (
+            lambda: nearest_neighbors(rows, labels=labels, exclude="same_identity").indices[:, 0]
+        ),
+        rules.nearest_negative_each,
     ),
     Rival(
         "the predecessor's loop",

@@ -49,6 +49,18 @@ def all_violating(answer: Triplets, rows: Rows, labels: Labels) -> None:
         assert fewest <= found[anchor] <= most, f"anchor {anchor} has {found[anchor]} triplets"
 
 
+def violating_counts(answer: Any, rows: Rows, labels: Labels) -> None:
+    """Demand of counts: of each pair, both ways, the number of negatives with ``d_an - d_ap < margin``."""
+    for anchor, positives, d_ap, d_an in _anchors(rows, labels):
+        own = answer.anchor == anchor
+        others = positives != anchor
+        np.testing.assert_array_equal(answer.positive[own], positives[others])
+        differences = d_an - d_ap[others, None]
+        fewest, most = ((differences < MARGIN + e).sum(axis=1) for e in (-1e-12, 1e-12))
+        assert (fewest <= answer.n_candidates[own]).all()
+        assert (answer.n_candidates[own] <= most).all()
+
+
 def hardest_each(answer: Triplets, rows: Rows, labels: Labels) -> None:
     """Demand of triplets: every row with its farthest positive and its nearest negative."""
     of_anchor = np.stack(list(answer), axis=1)[np.argsort(answer[0], kind="stable")]

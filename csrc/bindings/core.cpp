@@ -226,14 +226,17 @@ py::tuple every(mining::Workspace& workspace, const py::array& embeddings, const
                 const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                 const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads,
                 const Array<std::int64_t>& row_starts, std::int64_t n) {
+    if (n < 0) { throw py::value_error("n must be the number of candidates"); }
     const mining::Rule plain = without_picks(rule);
     const Call call =
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
     check_row_starts(row_starts, call.rows.n, n);
     Array<std::int32_t> negatives(n);
     const std::span listed(negatives.mutable_data(), static_cast<std::size_t>(n));
+    std::ranges::fill(listed, -1);
     const Answer answer = run(call, {.task = mining::Task::kList, .row_starts = view(row_starts), .listed = listed});
     if (answer.bad_row >= 0) { throw py::value_error("a row of the embeddings is not finite"); }
+    if (std::ranges::find(listed, -1) != listed.end()) { throw py::value_error("n must be the number of candidates"); }
     for (std::int32_t& negative : listed) { negative = view(order)[static_cast<std::size_t>(negative)]; }
     return py::make_tuple(negatives, py::make_tuple(answer.found.sum_d_ap, answer.found.sum_d_an));
 }

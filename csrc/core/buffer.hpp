@@ -35,6 +35,9 @@ class Buffer {
         return {data_, n};
     }
 
+    // What was taken.
+    T* data() const noexcept { return data_; }
+
   private:
     void release() noexcept {
         ::operator delete(data_, std::align_val_t{kAlignment});

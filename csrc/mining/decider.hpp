@@ -39,7 +39,9 @@ class Decider {
     // Outside the possible interval there are no candidates of the pair, inside the sure one is nothing else.
     simd::Edges edges(float doubt, float d_ap) const noexcept {
         const double from = band_.relative ? static_cast<double>(d_ap) : 0.0;
-        const float low = clamped(from + low_), high = clamped(std::min(from + high_, reach_));
+        const float high = clamped(std::min(from + high_, reach_));
+        if (band_.low == -kUnbounded) { return {simd::kNoLow, simd::kNoLow, high - doubt, high + doubt}; }
+        const float low = clamped(from + low_);
         return {low - doubt, low + doubt, high - doubt, high + doubt};
     }
 
@@ -48,6 +50,12 @@ class Decider {
     }
     static bool possible(const simd::Edges& edges, float d_an) noexcept {
         return edges.possible_low <= d_an && d_an < edges.possible_high;
+    }
+
+    // Whether every distance in [low, high), in float64 and in the caller's units, is a candidate of any pair.
+    bool holds_all(double low, double high) const noexcept {
+        return !band_.relative && (band_.low_is_open ? band_.low < low : band_.low <= low) && high <= band_.high &&
+               high <= band_.reach;
     }
 
     // Of distances in float64, in the caller's units.

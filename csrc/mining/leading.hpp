@@ -37,8 +37,8 @@ class ExactDistances {
     }
 
     double operator()(std::size_t anchor, std::size_t column) noexcept {
-        std::int32_t& measured_from = memory_.anchors.take(0).data()[column];
-        double& distance = memory_.distances.take(0).data()[column];
+        std::int32_t& measured_from = memory_.anchors.data()[column];
+        double& distance = memory_.distances.data()[column];
         if (measured_from != static_cast<std::int32_t>(anchor)) {
             measured_from = static_cast<std::int32_t>(anchor);
             distance = batch_.exact_squared_distance(anchor, column);

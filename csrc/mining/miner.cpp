@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <stdexcept>
 
 #include "../core/parallel.hpp"
 
@@ -48,6 +49,12 @@ Found mine(const Settings& settings, Batch& batch, const Groups& groups, Workspa
         row_sums[2 * row] = row_sums[2 * row + 1] = 0.0;
     });
 
+    for (std::size_t row = 0; task == Task::kTake && row < groups.n_rows(); ++row) {
+        const auto end = static_cast<std::size_t>(settings.assignment.row_starts[row]) + pairs.n_of(row);
+        if (pairs.is_anchor(row) && end > settings.assignment.ranks.size()) {
+            throw std::invalid_argument("there must be a rank for every pair of the anchors");
+        }
+    }
     if (pairs.n() != 0) {
         const Picking picking(batch, pairs, rule, settings.assignment, settings.seed, row_sums,
                               first_of(workspace.pick_by_thread, settings.n_threads));
@@ -111,8 +118,8 @@ void collect(const Settings& settings, const Groups& groups, std::span<const std
     const std::size_t n_picks = settings.rule.n_negatives;
     const auto first_result = workspace.first_result.take(groups.n_rows() + 1);
     const auto first_pair = workspace.pairs.first_pair.take(groups.n_rows() + 1);
-    const auto its_positives = workspace.pairs.positives.take(0).data();
-    const auto picks = workspace.pairs.picks.take(0).data();
+    const auto its_positives = workspace.pairs.positives.data();
+    const auto picks = workspace.pairs.picks.data();
     core::parallel_for(settings.n_threads, groups.n_rows(), kRowsPerTask, [&](std::size_t row, std::size_t) noexcept {
         auto to = static_cast<std::size_t>(first_result[row]);
         const auto end = static_cast<std::size_t>(first_result[row + 1]);

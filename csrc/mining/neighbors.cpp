@@ -46,7 +46,7 @@ class Neighbors {
         return std::min(kOpenToAll, samples[request_.k - 1] + doubt_of(batch_, row));
     }
 
-    void resolve(std::size_t row, const Candidates& candidates, std::size_t thread) const noexcept {
+    bool resolve(std::size_t row, const Candidates& candidates, float, std::size_t thread) const noexcept {
         ExactDistances exact(batch_, memory_[thread].exact);
         const auto places = leading(From::kNearest, candidates, request_.k, row, doubt_of(batch_, row), exact,
                                     memory_[thread].leading, [&](std::size_t column) { return order_[column]; });
@@ -56,6 +56,7 @@ class Neighbors {
             indices_[to + i] = order_[column];
             distances_[to + i] = exact(row, column);
         }
+        return true;
     }
 
   private:

@@ -1,6 +1,7 @@
 #include "pick.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -13,6 +14,35 @@ constexpr float kLowest = std::numeric_limits<float>::lowest();
 constexpr std::size_t kRowsPerSample = 64;
 constexpr std::size_t kLeastSamples = 16;
 constexpr std::size_t kMostSamples = 256;
+
+// And to guess within what distance those are that are skipped.
+constexpr std::size_t kSkipSamples = 64;
+
+// Some distances of a list, spread over it, the nearest first.
+template <std::size_t n>
+std::array<float, n> probe(const Candidates& list) noexcept {
+    std::array<float, n> probes;
+    for (std::size_t i = 0; i < n; ++i) { probes[i] = list.distances[i * list.n / n]; }
+    std::ranges::sort(probes);
+    return probes;
+}
+
+// Takes some columns, in order, out of a list of n; returns how many are left.
+std::size_t remove(float* distances, std::int32_t* columns, std::size_t n, std::span<const std::int32_t> gone) noexcept {
+    if (gone.empty()) { return n; }
+    std::size_t to = 0, from = 0;
+    const auto keep_until = [&](std::size_t end) {
+        std::memmove(distances + to, distances + from, (end - from) * sizeof(float));
+        std::memmove(columns + to, columns + from, (end - from) * sizeof(std::int32_t));
+        to += end - from;
+        from = end + 1;
+    };
+    for (const std::int32_t column : gone) {
+        keep_until(static_cast<std::size_t>(std::lower_bound(columns + from, columns + n, column) - columns));
+    }
+    keep_until(n);
+    return to;
+}
 
 }  // namespace
 
@@ -38,10 +68,10 @@ Picking::Picking(const Batch& batch, const Pairs& pairs, const Rule& rule, const
         own.edges.take(most_pairs);
         own.distances.take(kLevels * stride());
         own.columns.take(kLevels * stride());
+        own.doubtful_distances.take(stride());
+        own.doubtful_columns.take(stride());
         own.samples.take(most_samples);
         own.rest.take(std::max(stride(), most_samples));
-        own.shared_picks.take(pairs_.n_picks);
-        own.shared_distances.take(pairs_.n_picks);
         own.leading.keys.take(stride());
         own.leading.places.take(stride());
         ExactDistances::reserve(groups_.n_rows(), own.exact);
@@ -82,24 +112,29 @@ bool Picking::is_open(const Anchor& anchor, std::size_t pair) const noexcept {
 // -- sieves --------------------------------------------------------------------------------------------------------------
 
 std::size_t Picking::n_samples(std::size_t row) const noexcept {
-    const bool nearest_is_picked = assignment_.task == Task::kPick && rule_.pick == Pick::kNearest;
-    if (!nearest_is_picked && !needs_nearest()) { return 0; }
     const std::size_t n_negatives = groups_.n_negatives(row);
+    if (needs_all()) { return 0; }
+    if (skips()) { return std::min(kSkipSamples, n_negatives); }
+    if (!picks_nearest() && !needs_nearest()) { return 0; }
     const std::size_t usual = std::clamp(n_negatives / kRowsPerSample, kLeastSamples, kMostSamples);
-    const std::size_t n = nearest_is_picked ? std::max(usual, std::min(4 * pairs_.n_picks, kMostSamples)) : usual;
+    const std::size_t n = picks_nearest() ? std::max(usual, std::min(4 * pairs_.n_picks, kMostSamples)) : usual;
     return std::min(n, n_negatives);
 }
 
-// Distances of some negatives, spread over all, the nearest first.
+// Distances of some negatives, spread over all, the nearest first; no more than are picked, where all pairs may want them.
 std::span<const float> Picking::sample(std::size_t row, PickMemory& memory) const noexcept {
     const auto samples = memory.samples.take(n_samples(row));
     const auto columns = memory.rest.take(samples.size());
+    const std::size_t step = groups_.n_negatives(row) / samples.size();
     for (std::size_t i = 0; i < columns.size(); ++i) {
-        columns[i] = static_cast<std::int32_t>(groups_.negative(row, i * groups_.n_negatives(row) / columns.size()));
+        columns[i] = static_cast<std::int32_t>(groups_.negative(row, i * step));
     }
     batch_.measure(row, columns, samples.data());
-    std::ranges::sort(samples);
-    return samples;
+    const std::size_t n = decide_.is_relative() || rule_.band.low > -kUnbounded || skips()
+                              ? samples.size()
+                              : std::min(pairs_.n_picks, samples.size());
+    std::ranges::partial_sort(samples, samples.begin() + static_cast<std::ptrdiff_t>(n));
+    return samples.first(n);
 }
 
 // A row's sieve lets pass whatever one of its open pairs may want: bands end farther off as d_ap rises, and those who pick
@@ -108,7 +143,6 @@ float Picking::limit(std::size_t row, std::size_t thread) const noexcept {
     if (!pairs_.is_anchor(row) || groups_.n_negatives(row) == 0) { return kClosed; }
     const Anchor anchor = anchor_at(row, memory_[thread]);
     const bool moderate = rule_.pairs == PairChoice::kModerate;
-    const bool nearest_is_picked = assignment_.task == Task::kPick && rule_.pick == Pick::kNearest;
     bool open = false;
     float greatest = kLowest;
     for (std::size_t i = 0; i < anchor.positives.size(); ++i) {
@@ -118,47 +152,71 @@ float Picking::limit(std::size_t row, std::size_t thread) const noexcept {
     }
     if (!open) { return kClosed; }
     if (needs_all()) { return kOpenToAll; }
-    if (!nearest_is_picked && !needs_nearest()) { return decide_.edges(anchor.doubt, greatest).possible_high; }
+    const float widest = decide_.edges(anchor.doubt, greatest).possible_high;
+    if (!picks_nearest() && !needs_nearest() && !skips()) { return widest; }
 
     const auto samples = sample(row, memory_[thread]);
+    if (skips()) {
+        // Three standard deviations more than the share, and two more yet; if they are too few still, resolve() will say so.
+        const double n = rule_.skip_hardest * static_cast<double>(samples.size());
+        const auto rank = static_cast<std::size_t>(n + 3.0 * std::sqrt(n)) + 2;
+        return rank < samples.size() ? std::max(widest, samples[rank] + anchor.doubt) : kOpenToAll;
+    }
     const float nearest = samples[0] + anchor.doubt;
     float limit = needs_nearest() ? nearest : kLowest;
     for (std::size_t i = 0; i < anchor.positives.size(); ++i) {
         if (moderate ? anchor.d_ap[i] - anchor.doubt >= nearest : !is_open(anchor, i)) { continue; }
         const simd::Edges edges = decide_.edges(anchor.doubt, anchor.d_ap[i]);
-        float high = edges.possible_high;
-        if (nearest_is_picked) {
-            const auto first = std::ranges::lower_bound(samples, edges.sure_low);
-            if (static_cast<std::size_t>(samples.end() - first) >= pairs_.n_picks) {
-                const float enough = *(first + static_cast<std::ptrdiff_t>(pairs_.n_picks) - 1);
-                if (enough < edges.sure_high) { high = std::min(high, enough + anchor.doubt); }
-            }
-        }
-        limit = std::max(limit, high);
+        limit = std::max(limit, picks_nearest() ? enough(edges, samples, anchor.doubt) : edges.possible_high);
     }
     return limit;
 }
 
+// Within what distance a pair's nearest candidates are, as many as it picks: not beyond as many sampled ones.
+float Picking::enough(const simd::Edges& edges, std::span<const float> samples, float doubt) const noexcept {
+    const auto first = std::ranges::lower_bound(samples, edges.sure_low);
+    if (static_cast<std::size_t>(samples.end() - first) < pairs_.n_picks) { return edges.possible_high; }
+    const float last = *(first + static_cast<std::ptrdiff_t>(pairs_.n_picks) - 1);
+    return last < edges.sure_high ? std::min(edges.possible_high, last + doubt) : edges.possible_high;
+}
+
 // -- an anchor's candidates, as the rule sees them -----------------------------------------------------------------------
 
-// Leaves out the nearest of all negatives, as many as the rule says.
-void Picking::skip_the_hardest(Anchor& anchor) const noexcept {
+// Leaves out the nearest of all negatives, as many as the rule says; false if not all of those are below the limit for sure.
+bool Picking::skip_the_hardest(Anchor& anchor, float limit) const noexcept {
     const auto n_skipped = static_cast<std::size_t>(rule_.skip_hardest * static_cast<double>(groups_.n_negatives(anchor.row)));
-    if (n_skipped == 0) { return; }
+    if (n_skipped == 0) { return true; }
     const Candidates all = anchor.candidates;
+    if (all.n < n_skipped) { return false; }
     const auto n_below = [&](float bound) {
-        return batch_.kernels().count(all.distances, all.n, {kLowest, kLowest, bound, bound}).sure;
+        return batch_.kernels().count(all.distances, all.n, {simd::kNoLow, simd::kNoLow, bound, bound}).sure;
     };
     // The distance of the last that is left out lies in [low, high), closed in upon until a few others do.
     constexpr std::size_t kFew = 24;
     float low = -kOpenToAll, high = kOpenToAll;
     std::size_t below_low = 0, below_high = all.n;
+    // Most often it is between two of the same rank or so among some of them.
+    constexpr std::size_t kProbes = 32, kSpread = 2;
+    if (all.n > 2 * kProbes) {
+        const auto probes = probe<kProbes>(all);
+        const std::size_t rank = n_skipped * kProbes / all.n;
+        const float left = rank < kSpread ? low : probes[rank - kSpread], right = probes[std::min(rank + kSpread, kProbes - 1)];
+        const std::size_t below_left = rank < kSpread ? 0 : n_below(left), below_right = n_below(right);
+        (below_left < n_skipped ? low : high) = left;
+        (below_left < n_skipped ? below_low : below_high) = below_left;
+        if (below_left < n_skipped) {
+            (below_right < n_skipped ? low : high) = right;
+            (below_right < n_skipped ? below_low : below_high) = below_right;
+        }
+        if (rank < kSpread) { low = -kOpenToAll; below_low = 0; }
+    }
     while (below_high - below_low > kFew && high - low > anchor.doubt) {
         const float middle = 0.5F * (low + high);
         const std::size_t n = n_below(middle);
         (n < n_skipped ? low : high) = middle;
         (n < n_skipped ? below_low : below_high) = n;
     }
+    if (limit < kOpenToAll && high + anchor.doubt > limit) { return false; }
     // Surely left out is what is nearer than that by the doubt, surely kept what is farther; of the rest float64 decides.
     const auto distances = anchor.memory.kept_distances.take(2 * stride());
     const auto columns = anchor.memory.kept_columns.take(2 * stride());
@@ -171,19 +229,8 @@ void Picking::skip_the_hardest(Anchor& anchor) const noexcept {
     const auto gone = anchor.memory.rest.take(dropped.size());
     for (std::size_t i = 0; i < dropped.size(); ++i) { gone[i] = columns[stride() + static_cast<std::size_t>(dropped[i])]; }
     std::ranges::sort(gone);
-    std::size_t to = 0, from = 0;
-    for (const std::int32_t column : gone) {
-        const auto at = static_cast<std::size_t>(std::lower_bound(columns.begin() + static_cast<std::ptrdiff_t>(from),
-                                                                  columns.begin() + static_cast<std::ptrdiff_t>(n_kept), column) -
-                                                 columns.begin());
-        std::memmove(distances.data() + to, distances.data() + from, (at - from) * sizeof(float));
-        std::memmove(columns.data() + to, columns.data() + from, (at - from) * sizeof(std::int32_t));
-        to += at - from;
-        from = at + 1;
-    }
-    std::memmove(distances.data() + to, distances.data() + from, (n_kept - from) * sizeof(float));
-    std::memmove(columns.data() + to, columns.data() + from, (n_kept - from) * sizeof(std::int32_t));
-    anchor.candidates = {distances.data(), columns.data(), to + n_kept - from};
+    anchor.candidates = {distances.data(), columns.data(), remove(distances.data(), columns.data(), n_kept, gone)};
+    return true;
 }
 
 // Opens the pair with the farthest positive that is nearer than all negatives.
@@ -247,18 +294,20 @@ Candidates Picking::accept(Anchor& anchor, std::size_t pair, const simd::Edges& 
     float* distances = anchor.memory.distances.take(kLevels * stride()).data();
     const std::size_t n_possible = batch_.kernels().filter(list.distances, list.columns, list.n, edges.possible_low,
                                                            edges.possible_high, distances, columns);
-    std::size_t n = 0;
-    while (n < n_possible && Decider::sure(edges, distances[n])) { ++n; }
-    for (std::size_t i = n; i < n_possible; ++i) {
-        if (!Decider::sure(edges, distances[i]) &&
-            !decide_.exact(anchor.exact(anchor.row, static_cast<std::size_t>(anchor.positives[pair])),
-                           anchor.exact(anchor.row, static_cast<std::size_t>(columns[i])))) {
-            continue;
-        }
-        distances[n] = distances[i];
-        columns[n++] = columns[i];
-    }
-    return {distances, columns, n};
+    // Few are in doubt: at either end of the interval.
+    std::int32_t* doubtful = anchor.memory.doubtful_columns.take(stride()).data();
+    float* their_distances = anchor.memory.doubtful_distances.take(stride()).data();
+    const auto filter = batch_.kernels().filter;
+    std::size_t n_doubtful = filter(distances, columns, n_possible, edges.possible_low,
+                                    std::min(edges.sure_low, edges.possible_high), their_distances, doubtful);
+    n_doubtful += filter(distances, columns, n_possible, std::max(edges.sure_low, edges.sure_high), edges.possible_high,
+                         their_distances + n_doubtful, doubtful + n_doubtful);
+    std::int32_t* gone = std::remove_if(doubtful, doubtful + n_doubtful, [&](std::int32_t column) {
+        return decide_.exact(anchor.exact(anchor.row, static_cast<std::size_t>(anchor.positives[pair])),
+                             anchor.exact(anchor.row, static_cast<std::size_t>(column)));
+    });
+    std::sort(doubtful, gone);
+    return {distances, columns, remove(distances, columns, n_possible, {doubtful, gone})};
 }
 
 // -- picks ---------------------------------------------------------------------------------------------------------------
@@ -274,11 +323,14 @@ void Picking::take_one(Anchor& anchor, std::size_t pair, const simd::Edges& edge
     const simd::Counts found = batch_.kernels().count(list.distances, list.n, edges);
     if (found.possible == found.sure) {
         if (found.sure == 0) { return; }
+        const std::size_t rank = rank_among(found.sure);
+        if (rank >= found.sure) { return; }
         set(anchor, pair, 0, list,
-            batch_.kernels().select(list.distances, list.n, edges.possible_low, edges.possible_high, rank_among(found.sure)));
+            batch_.kernels().select(list.distances, list.n, edges.possible_low, edges.possible_high, rank));
     } else {
         const Candidates accepted = accept(anchor, pair, edges, list);
-        if (accepted.n != 0) { set(anchor, pair, 0, accepted, rank_among(accepted.n)); }
+        const std::size_t rank = accepted.n == 0 ? 0 : rank_among(accepted.n);
+        if (rank < accepted.n) { set(anchor, pair, 0, accepted, rank); }
     }
 }
 
@@ -306,12 +358,7 @@ void Picking::pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges
 }
 
 void Picking::pick_nearest(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept {
-    simd::Edges nearer = edges;
-    if (pairs_.n_picks == 1) {
-        const float nearest = batch_.kernels().least(list.distances, list.n, edges.sure_low, edges.sure_high);
-        nearer.possible_high = std::min(edges.possible_high, nearest + anchor.doubt);
-    }
-    const Candidates accepted = accept(anchor, pair, nearer, list);
+    const Candidates accepted = accept(anchor, pair, edges, list);
     const auto places = leading(From::kNearest, accepted, pairs_.n_picks, anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading);
     for (std::size_t j = 0; j < places.size(); ++j) { set(anchor, pair, j, accepted, static_cast<std::size_t>(places[j])); }
 }
@@ -327,17 +374,23 @@ void Picking::fall_back(Anchor& anchor, std::size_t pair) const noexcept {
     ++pairs_.n_fallen_back[anchor.row];
 }
 
-void Picking::resolve(std::size_t row, Candidates candidates, std::size_t thread) const noexcept {
+bool Picking::resolve(std::size_t row, const Candidates& candidates, float limit, std::size_t thread) const noexcept {
     Anchor anchor = anchor_at(row, memory_[thread]);
     anchor.candidates = candidates;
-    if (rule_.skip_hardest > 0.0) { skip_the_hardest(anchor); }
+    if (skips() && !skip_the_hardest(anchor, limit)) { return false; }
     if (rule_.pairs == PairChoice::kModerate) { choose_moderate(anchor); }
 
     const auto edges = anchor.memory.edges.take(anchor.positives.size());
     for (std::size_t i = 0; i < edges.size(); ++i) { edges[i] = decide_.edges(anchor.doubt, anchor.d_ap[i]); }
+    // Of a long list the nearest are among few.
+    constexpr std::size_t kProbes = 64;
+    if (picks_nearest() && anchor.candidates.n > 2 * kProbes) {
+        const auto probes = probe<kProbes>(anchor.candidates);
+        for (simd::Edges& its : edges) { its.possible_high = enough(its, probes, anchor.doubt); }
+    }
     const Levels levels = nest(anchor, edges);
     const bool weighs = assignment_.task == Task::kPick && rule_.pick == Pick::kWeighted;
-    if (weighs) { weighing_.sort(anchor.row, anchor.doubt, anchor.candidates, anchor.exact, anchor.memory.weigh); }
+    if (weighs) { weighing_.prepare(anchor.row, anchor.doubt, anchor.candidates, anchor.exact, anchor.memory.weigh); }
     // Where the band is the same for all pairs, one of them has the answer for the others.
     std::ptrdiff_t solved = -1;
     std::int64_t at = assignment_.row_starts.empty() ? 0 : assignment_.row_starts[row];
@@ -356,6 +409,7 @@ void Picking::resolve(std::size_t row, Candidates candidates, std::size_t thread
             }
             case Task::kList: {
                 const Candidates accepted = accept(anchor, i, edges[i], list);
+                if (static_cast<std::size_t>(at) + accepted.n > assignment_.listed.size()) { return true; }
                 std::copy_n(accepted.columns, accepted.n, assignment_.listed.data() + at);
                 at += static_cast<std::int64_t>(accepted.n);
                 row_sums_[2 * row] += static_cast<double>(anchor.d_ap[i]) * static_cast<double>(accepted.n);
@@ -387,6 +441,7 @@ void Picking::resolve(std::size_t row, Candidates candidates, std::size_t thread
             fall_back(anchor, i);
         }
     }
+    return true;
 }
 
 }  // namespace mining

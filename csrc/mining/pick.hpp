@@ -30,9 +30,9 @@ enum class Task {
 
 struct Assignment {
     Task task = Task::kPick;
-    // kTake: by pair of the anchors, -1 for none. kList: not used.
+    // kTake: by pair of the anchors, -1 for none.
     std::span<const std::int64_t> ranks = {};
-    // Where a row's pairs begin in ranks, or its candidates in listed.
+    // Where a row's pairs begin in ranks, or its candidates in listed. What does not fit in there is not listed.
     std::span<const std::int64_t> row_starts = {};
     std::span<std::int32_t> listed = {};
 };
@@ -42,9 +42,8 @@ inline constexpr std::size_t kLevels = 4;
 
 struct PickMemory {
     core::Buffer<simd::Edges> edges;
-    core::Buffer<float> distances, samples, kept_distances, positive_distances;
-    core::Buffer<std::int32_t> columns, kept_columns, positive_columns, shared_picks, rest;
-    core::Buffer<float> shared_distances;
+    core::Buffer<float> distances, doubtful_distances, samples, kept_distances, positive_distances;
+    core::Buffer<std::int32_t> columns, doubtful_columns, kept_columns, positive_columns, rest;
     ExactMemory exact;
     LeadingMemory leading;
     WeighMemory weigh;
@@ -58,7 +57,7 @@ class Picking {
     // The tile engine's questions.
     float limit(std::size_t row, std::size_t thread) const noexcept;
     Excluded excluded(std::size_t row) const noexcept { return {groups_.begin(row), groups_.end(row)}; }
-    void resolve(std::size_t anchor, Candidates candidates, std::size_t thread) const noexcept;
+    bool resolve(std::size_t anchor, const Candidates& candidates, float limit, std::size_t thread) const noexcept;
 
   private:
     struct Levels {
@@ -88,19 +87,24 @@ class Picking {
     };
 
     bool is_open(const Anchor& anchor, std::size_t pair) const noexcept;
-    bool needs_all() const noexcept { return rule_.skip_hardest > 0.0 || rule_.if_empty == IfEmpty::kFarthest; }
+    bool picks_nearest() const noexcept { return assignment_.task == Task::kPick && rule_.pick == Pick::kNearest; }
+    bool skips() const noexcept { return rule_.skip_hardest > 0.0; }
+    bool needs_all() const noexcept {
+        return rule_.if_empty == IfEmpty::kFarthest || (skips() && (picks_nearest() || needs_nearest()));
+    }
     bool needs_nearest() const noexcept { return rule_.if_empty == IfEmpty::kNearest || rule_.pairs == PairChoice::kModerate; }
     std::size_t n_samples(std::size_t row) const noexcept;
     std::span<const float> sample(std::size_t row, PickMemory& memory) const noexcept;
+    float enough(const simd::Edges& edges, std::span<const float> samples, float doubt) const noexcept;
     Anchor anchor_at(std::size_t row, PickMemory& memory) const noexcept;
 
-    void skip_the_hardest(Anchor& anchor) const noexcept;
+    bool skip_the_hardest(Anchor& anchor, float limit) const noexcept;
     void choose_moderate(Anchor& anchor) const noexcept;
     Levels nest(const Anchor& anchor, std::span<const simd::Edges> edges) const noexcept;
     // The candidates of a pair, where float32 cannot say of all.
     Candidates accept(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
     std::size_t count(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
-    // The candidate of the rank that rank_among(their number) says, or none: what it returns is below zero.
+    // The candidate of the rank that rank_among(their number) says; none where there are fewer.
     template <class RankAmong>
     void take_one(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list,
                   const RankAmong& rank_among) const noexcept;

@@ -47,6 +47,8 @@ struct SharedSearchMemory {
 
 // The sieve of a row that is not searched for; no other is as tight.
 inline constexpr float kClosed = -4.0F * static_cast<float>(kBeyond);
+// Stands for that of a row that is to be searched for again.
+inline constexpr float kTooTight = 2.0F * kClosed;
 // One that lets all rows pass and no padding.
 inline constexpr float kOpenToAll = static_cast<float>(kBeyond);
 
@@ -59,7 +61,9 @@ struct Excluded {
 //   float limit(row, thread)                    lets distances below it pass; kClosed for rows that are not searched for
 //   Excluded excluded(row)                      which rises with the row, and where two rows are columns of each other,
 //                                               both exclude each other or none
-//   void resolve(row, candidates, thread)       candidates include all that are below the limit
+//   bool resolve(row, candidates, limit, thread)
+//                                               candidates are all that are below the limit; false if that was too tight: then
+//                                               the row is searched for again, with kOpenToAll
 template <class Client>
 class Search {
   public:
@@ -82,7 +86,9 @@ class Search {
     void run() {
         const auto open_rows = set_sieves();
         if (open_rows.empty() || n_columns_ == 0) {
-            for (const std::int32_t row : open_rows) { client_.resolve(static_cast<std::size_t>(row), {nullptr, nullptr, 0}, 0); }
+            for (const std::int32_t row : open_rows) {
+                client_.resolve(static_cast<std::size_t>(row), {nullptr, nullptr, 0}, kOpenToAll, 0);
+            }
             return;
         }
         batch_.make_panels(n_threads_);
@@ -91,6 +97,7 @@ class Search {
         } else {
             by_rows(open_rows);
         }
+        by_rows(open_again(open_rows));
     }
 
   private:
@@ -107,6 +114,21 @@ class Search {
             if (is_open(row)) { open_rows[n_open++] = static_cast<std::int32_t>(row); }
         }
         return open_rows.first(n_open);
+    }
+
+    // Of the rows those whose sieve turned out to be too tight.
+    std::span<const std::int32_t> open_again(std::span<const std::int32_t> open_rows) noexcept {
+        std::size_t n = 0;
+        for (const std::int32_t row : open_rows) {
+            if (limits_[static_cast<std::size_t>(row)] != kTooTight) { continue; }
+            limits_[static_cast<std::size_t>(row)] = kOpenToAll;
+            shared_.open_rows.data()[n++] = row;
+        }
+        return open_rows.first(n);
+    }
+
+    void resolve(std::size_t row, const Candidates& candidates, std::size_t thread) const noexcept {
+        if (!client_.resolve(row, candidates, limits_[row], thread)) { limits_[row] = kTooTight; }
     }
 
     bool is_open(std::size_t row) const noexcept { return limits_[row] > kClosed; }
@@ -172,11 +194,14 @@ class Search {
         }
         for (std::size_t r = 0; r < anchors.size(); ++r) {
             const Candidates candidates = {distances + r * stride(), columns + r * stride(), n_candidates[r]};
-            client_.resolve(static_cast<std::size_t>(anchors[r]), candidates, thread);
+            resolve(static_cast<std::size_t>(anchors[r]), candidates, thread);
         }
     }
 
     // -- a tile for both of its sides --------------------------------------------------------------------------------
+
+    // Of a larger share that passes, the half of the products that is saved costs more to keep.
+    static constexpr double kDense = 0.4;
 
     // What a thread takes of the archive at a time.
     static constexpr std::size_t kShare = 8192;
@@ -191,8 +216,9 @@ class Search {
     };
 
     void by_stripes(std::span<const std::int32_t> open_rows) {
-        const std::size_t most = blocks_that_fit();
-        if (most == 0) { return by_rows(open_rows); }
+        const double share = share_that_passes();
+        const std::size_t most = blocks_that_fit(share);
+        if (share > kDense || most == 0) { return by_rows(open_rows); }
         const std::size_t n_stripes = (n_blocks_ + most - 1) / most;
         const std::size_t height = (n_blocks_ + n_stripes - 1) / n_stripes;
         shared_.archived_distances.take(archive_size_ + simd::kSlack);
@@ -305,7 +331,7 @@ class Search {
             copy_whole(archived_columns() + segment.begin, segment.n, columns + n);
             n += segment.n;
         }
-        client_.resolve(row, {distances, columns, n}, thread);
+        resolve(row, {distances, columns, n}, thread);
     }
 
     // Most segments are shorter than a call of memcpy: copies kSlack at a time, and what lies behind the last along.
@@ -324,23 +350,29 @@ class Search {
         return !overflown_;
     }
 
-    // How many blocks of rows a stripe may have, by a regular sample of the distances and what of them passes the sieves.
-    std::size_t blocks_that_fit() const noexcept {
-        constexpr std::size_t kProbes = 128;
+    // What share of the distances passes the sieves, by a regular sample.
+    double share_that_passes() const noexcept {
+        constexpr std::size_t kMostProbes = 128;
+        const std::size_t n = n_rows_;
+        const std::size_t n_probes = n * n <= archive_size_ ? kMostProbes / 4 : kMostProbes;
+        std::size_t passed = 0;
+        for (std::size_t i = 0; i < n_probes; ++i) {
+            const std::size_t row = n * i / n_probes;
+            std::int32_t columns[kMostProbes];
+            float distances[kMostProbes];
+            for (std::size_t j = 0; j < n_probes; ++j) { columns[j] = static_cast<std::int32_t>((n * j + row) / n_probes % n); }
+            batch_.measure(row, std::span(columns).first(n_probes), distances);
+            for (std::size_t j = 0; j < n_probes; ++j) { passed += distances[j] < limits_[row] ? 1 : 0; }
+        }
+        return static_cast<double>(passed) / static_cast<double>(n_probes * n_probes);
+    }
+
+    // How many blocks of rows a stripe may have, if such a share passes.
+    std::size_t blocks_that_fit(double share) const noexcept {
         // What the sample may be wrong by, and shares that are not used up.
         constexpr double kOfTheArchive = 0.9;
-        const std::size_t n = n_rows_;
-        if (n * n <= archive_size_) { return n_blocks_; }
-        std::size_t passed = 0;
-        for (std::size_t i = 0; i < kProbes; ++i) {
-            const std::size_t row = n * i / kProbes;
-            std::int32_t columns[kProbes];
-            float distances[kProbes];
-            for (std::size_t j = 0; j < kProbes; ++j) { columns[j] = static_cast<std::int32_t>((n * j + row) / kProbes % n); }
-            batch_.measure(row, columns, distances);
-            for (const float distance : distances) { passed += distance < limits_[row] ? 1 : 0; }
-        }
-        const double pass_a_row = static_cast<double>(passed * n) / static_cast<double>(kProbes * kProbes);
+        if (n_rows_ * n_rows_ <= archive_size_) { return n_blocks_; }
+        const double pass_a_row = share * static_cast<double>(n_rows_);
         const double for_distances = kOfTheArchive * static_cast<double>(archive_size_) / std::max(pass_a_row, 1.0);
         const std::size_t for_segments = archive_size_ / 2 / (n_blocks_ + 1);
         return std::min(static_cast<std::size_t>(for_distances), for_segments) / side_;
@@ -398,10 +430,10 @@ class Search {
     }
 
     Segment& segment_of(const Stripe& stripe, std::size_t row, std::size_t i) const noexcept {
-        return shared_.segments.take(0).data()[(row - stripe.begin * side_) * (n_blocks_ + 1) + i];
+        return shared_.segments.data()[(row - stripe.begin * side_) * (n_blocks_ + 1) + i];
     }
-    float* archived_distances() const noexcept { return shared_.archived_distances.take(0).data(); }
-    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.take(0).data(); }
+    float* archived_distances() const noexcept { return shared_.archived_distances.data(); }
+    std::int32_t* archived_columns() const noexcept { return shared_.archived_columns.data(); }
 
     Batch& batch_;
     const simd::Kernels& kernels_;

@@ -21,16 +21,9 @@ std::ptrdiff_t level_of(double log_bound) noexcept { return static_cast<std::ptr
 
 }  // namespace
 
-Weighing::Weighing(const Batch& batch, const Weights& weights) : weights_(weights) {
+Weighing::Weighing(const Batch& batch, const Weights& weights) : weights_(weights), kernels_(batch.kernels()) {
     if (weights.edges.empty()) { return; }
     for (const double edge : weights.edges) { edges_.push_back(scaled(batch, edge)); }
-    first_edge_ = edges_.front();
-    cells_per_distance_ = static_cast<float>(kCells - 1) / std::max(edges_.back() - first_edge_, 1e-30F);
-    for (std::size_t cell = 0; cell < kCells; ++cell) {
-        // A cell below, for what the multiplication rounds.
-        const float begin = first_edge_ + (static_cast<float>(cell) - 1.0F) / cells_per_distance_;
-        cells_.push_back(static_cast<std::uint32_t>(std::ranges::upper_bound(edges_, begin) - edges_.begin()));
-    }
     const std::size_t n_bins = weights.log_bounds.size();
     for (std::size_t bin = 0; bin < n_bins; ++bin) {
         const double begin = weights.edges[bin == 0 ? 0 : bin - 1], end = weights.edges[std::min(bin, n_bins - 2)];
@@ -53,10 +46,13 @@ Weighing::Weighing(const Batch& batch, const Weights& weights) : weights_(weight
 
 void Weighing::reserve(std::size_t n, WeighMemory& memory) const {
     const std::size_t n_bins = weights_.log_bounds.size();
-    memory.distances.take(n);
-    memory.columns.take(n);
-    memory.bin_of.take(n);
-    memory.first.take(n_bins + 1);
+    // Each list is at most half as long as the one before it.
+    const std::size_t n_lists = 2 * n + 64 * simd::kSlack;
+    memory.distances.take(n_lists);
+    memory.columns.take(n_lists);
+    memory.their_distances.take(n + simd::kSlack);
+    memory.their_columns.take(n + simd::kSlack);
+    memory.levels.take(64);
     memory.bins.take(n_bins);
     memory.counts.take(n_bins);
     memory.sums.take(n_bins);
@@ -69,100 +65,124 @@ double Weighing::log_weight(double distance) const noexcept {
     return (2.0 - size) / 2.0 * std::log(squared) - (size - 3.0) / 2.0 * std::log(1.0 - squared / 4.0);
 }
 
-void Weighing::sort(std::size_t anchor, float doubt, const Candidates& candidates, ExactDistances& exact,
-                    WeighMemory& memory) const noexcept {
-    const std::size_t n_bins = weights_.log_bounds.size();
-    const auto first = memory.first.take(n_bins + 1);
-    const auto bin_of = memory.bin_of.take(candidates.n);
-    const auto bins = memory.bins.take(n_bins);
-    std::ranges::fill(first, std::size_t{0});
-    for (std::size_t i = 0; i < candidates.n; ++i) {
-        const float distance = candidates.distances[i];
-        const float cell = (distance - first_edge_) * cells_per_distance_;
-        std::size_t bin = cells_[static_cast<std::size_t>(std::clamp(cell, 0.0F, static_cast<float>(kCells - 1)))];
-        // Below the first edge, the first cell may begin too high.
-        if (distance < first_edge_) { bin = 0; }
-        while (bin < edges_.size() && edges_[bin] <= distance) { ++bin; }
-        if ((bin != 0 && distance - edges_[bin - 1] < doubt) || (bin < edges_.size() && edges_[bin] - distance < doubt)) {
-            const double d = exact(anchor, static_cast<std::size_t>(candidates.columns[i]));
-            bin = static_cast<std::size_t>(std::ranges::upper_bound(weights_.edges, d) - weights_.edges.begin());
-        }
-        bin_of[i] = static_cast<std::int32_t>(bin);
-        ++first[bin + 1];
+Candidates Weighing::list_of(const WeighMemory& memory, std::size_t level) const noexcept {
+    const WeighMemory::Level& its = memory.levels.data()[level];
+    return {memory.distances.data() + its.at, memory.columns.data() + its.at, its.n};
+}
+
+// How many of the last list are nearer than an edge. Of those in doubt float64 says; then they are moved to the side of the
+// edges where they belong, so that from now on float32 knows it.
+std::size_t Weighing::count_below(std::size_t edge, std::size_t anchor, float doubt, ExactDistances& exact,
+                                  WeighMemory& memory) const noexcept {
+    const Candidates list = list_of(memory, memory.n_levels - 1);
+    const simd::Edges around = {simd::kNoLow, simd::kNoLow, edges_[edge] - doubt, edges_[edge] + doubt};
+    const simd::Counts found = kernels_.count(list.distances, list.n, around);
+    if (found.possible == found.sure) { return found.sure; }
+    const std::int32_t* columns = memory.their_columns.data();
+    const std::size_t n = kernels_.filter(list.distances, list.columns, list.n, around.sure_high, around.possible_high,
+                                          memory.their_distances.data(), memory.their_columns.data());
+    std::size_t below = found.sure;
+    for (std::size_t i = 0; i < n; ++i) {
+        const double d = exact(anchor, static_cast<std::size_t>(columns[i]));
+        const auto bin = static_cast<std::size_t>(std::ranges::upper_bound(weights_.edges, d) - weights_.edges.begin());
+        const auto place = std::lower_bound(list.columns, list.columns + list.n, columns[i]) - list.columns;
+        float& distance = memory.distances.data()[memory.levels.data()[memory.n_levels - 1].at + static_cast<std::size_t>(place)];
+        distance = std::clamp(distance, begin_of(bin), std::nextafter(end_of(bin), simd::kNoLow));
+        below += bin <= edge ? 1 : 0;
     }
+    return below;
+}
+
+void Weighing::prepare(std::size_t anchor, float doubt, const Candidates& candidates, ExactDistances& exact,
+                       WeighMemory& memory) const noexcept {
+    std::copy_n(candidates.distances, candidates.n, memory.distances.data());
+    std::copy_n(candidates.columns, candidates.n, memory.columns.data());
+    memory.levels.data()[0] = {0, candidates.n, edges_.size()};
+    memory.n_levels = 1;
     memory.n_bins = 0;
-    for (std::size_t bin = 0; bin < n_bins; ++bin) {
-        if (first[bin + 1] != 0) { bins[memory.n_bins++] = bin; }
-        first[bin + 1] += first[bin];
-    }
-    float* distances = memory.distances.take(candidates.n).data();
-    std::int32_t* columns = memory.columns.take(candidates.n).data();
-    for (std::size_t i = 0; i < candidates.n; ++i) {
-        const std::size_t to = first[static_cast<std::size_t>(bin_of[i])]++;
-        distances[to] = candidates.distances[i];
-        columns[to] = candidates.columns[i];
-    }
-    // Each bin's first has become the next one's.
-    for (std::size_t bin = n_bins; bin != 0; --bin) { first[bin] = first[bin - 1]; }
-    first[0] = 0;
     memory.are_counted = false;
+    // The farthest bin is the one that ends beyond all candidates.
+    const auto farthest = std::ranges::partition_point(edges_, [&](float edge) {
+        const float end = edge - doubt;
+        return kernels_.count(candidates.distances, candidates.n, {simd::kNoLow, simd::kNoLow, end, end}).sure != candidates.n;
+    });
+    std::size_t above = candidates.n;
+    for (auto bin = static_cast<std::size_t>(farthest - edges_.begin()); above != 0; --bin) {
+        const WeighMemory::Level last = memory.levels.data()[memory.n_levels - 1];
+        const std::size_t below = bin == 0 ? 0 : count_below(bin - 1, anchor, doubt, exact, memory);
+        if (below != above) { memory.bins.data()[memory.n_bins++] = {bin, above - below, memory.n_levels - 1}; }
+        above = below;
+        if (bin == 0) { break; }
+        constexpr std::size_t kShort = 64;
+        if (last.n > kShort && 2 * below <= last.n) {
+            const std::size_t at = last.at + last.n + simd::kSlack;
+            const Candidates list = list_of(memory, memory.n_levels - 1);
+            const std::size_t n = kernels_.filter(list.distances, list.columns, list.n, simd::kNoLow, edges_[bin - 1],
+                                                  memory.distances.data() + at, memory.columns.data() + at);
+            memory.levels.data()[memory.n_levels++] = {at, n, bin - 1};
+        }
+    }
+    std::reverse(memory.bins.data(), memory.bins.data() + memory.n_bins);
 }
 
-bool Weighing::is_candidate(const Pair& pair, std::size_t place) const noexcept {
-    const std::int32_t column = pair.memory.columns.take(0).data()[place];
-    const float distance = pair.memory.distances.take(0).data()[place];
-    if (std::ranges::find(pair.picked, column) != pair.picked.end()) { return false; }
-    if (Decider::sure(pair.edges, distance)) { return true; }
-    return Decider::possible(pair.edges, distance) &&
-           pair.decide.exact(pair.exact(pair.anchor, pair.positive), pair.exact(pair.anchor, static_cast<std::size_t>(column)));
-}
-
-// Whatever is in the bin is a candidate of the pair, as far as its distance goes: float32's too are within the doubt of it.
+// Whatever is in the bin is a candidate of the pair, as far as its distance goes.
 bool Weighing::is_wholly_in(const Pair& pair, std::size_t bin) const noexcept {
-    const float doubt = 0.5F * (pair.edges.sure_low - pair.edges.possible_low);
-    return bin != 0 && bin < edges_.size() && pair.edges.sure_low <= edges_[bin - 1] - doubt &&
-           edges_[bin] + doubt <= pair.edges.sure_high;
+    if (bin == edges_.size()) { return pair.decide.holds_all(weights_.edges.back(), kUnbounded); }
+    if (pair.decide.holds_all(bin == 0 ? 0.0 : weights_.edges[bin - 1], weights_.edges[bin])) { return true; }
+    const float doubt = 0.5F * (pair.edges.possible_high - pair.edges.sure_high);
+    return bin != 0 && pair.edges.sure_low <= edges_[bin - 1] - doubt && edges_[bin] + doubt <= pair.edges.sure_high;
 }
 
-std::size_t Weighing::count(const Pair& pair, std::size_t bin) const noexcept {
-    const std::size_t* first = pair.memory.first.take(0).data();
-    if (pair.picked.empty() && is_wholly_in(pair, bin)) { return first[bin + 1] - first[bin]; }
-    std::size_t n = 0;
-    for (std::size_t place = first[bin]; place < first[bin + 1]; ++place) { n += is_candidate(pair, place) ? 1 : 0; }
-    return n;
+// Those of the bin that are candidates of the pair and not picked yet.
+Candidates Weighing::candidates_in(const Pair& pair, const Bin& bin) const noexcept {
+    const Candidates list = list_of(pair.memory, bin.level);
+    float* distances = pair.memory.their_distances.data();
+    std::int32_t* columns = pair.memory.their_columns.data();
+    const std::size_t n = kernels_.filter(list.distances, list.columns, list.n, begin_of(bin.bin), end_of(bin.bin), distances, columns);
+    std::size_t n_left = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        distances[n_left] = distances[i];
+        columns[n_left] = columns[i];
+        // What was moved by the doubt is in doubt no less.
+        const bool sure = Decider::sure(pair.edges, distances[i] - pair.doubt) && Decider::sure(pair.edges, distances[i] + pair.doubt);
+        n_left += std::ranges::find(pair.picked, columns[i]) == pair.picked.end() &&
+                          (sure || pair.decide.exact(pair.exact(pair.anchor, pair.positive),
+                                                     pair.exact(pair.anchor, static_cast<std::size_t>(columns[i]))))
+                      ? 1
+                      : 0;
+    }
+    return {distances, columns, n_left};
+}
+
+std::size_t Weighing::count(const Pair& pair, const Bin& bin) const noexcept {
+    if (pair.picked.empty() && is_wholly_in(pair, bin.bin)) { return bin.n; }
+    const bool none = bin.bin != 0 && bin.bin < edges_.size() &&
+                      (end_of(bin.bin) + pair.doubt < pair.edges.possible_low || pair.edges.possible_high < begin_of(bin.bin) - pair.doubt);
+    return none ? 0 : candidates_in(pair, bin).n;
 }
 
 // Counts the pair's candidates in every bin that is not empty, and sums up their bounds; returns the whole sum.
 double Weighing::sum(const Pair& pair) const noexcept {
-    const auto bins = pair.memory.bins.take(0).data();
-    const auto counts = pair.memory.counts.take(0).data();
-    const auto sums = pair.memory.sums.take(0).data();
+    const Bin* bins = pair.memory.bins.data();
+    std::size_t* counts = pair.memory.counts.data();
+    double* sums = pair.memory.sums.data();
     double top = -kUnbounded;
     for (std::size_t i = 0; i < pair.memory.n_bins; ++i) {
         counts[i] = count(pair, bins[i]);
-        if (counts[i] != 0) { top = std::max(top, weights_.log_bounds[bins[i]]); }
+        if (counts[i] != 0) { top = std::max(top, weights_.log_bounds[bins[i].bin]); }
     }
     if (top == -kUnbounded) { return 0.0; }
     const double* relative =
         relative_.data() + static_cast<std::size_t>(level_of(top) - lowest_level_) * weights_.log_bounds.size();
     double total = 0.0;
     for (std::size_t i = 0; i < pair.memory.n_bins; ++i) {
-        if (counts[i] != 0) { total += static_cast<double>(counts[i]) * relative[bins[i]]; }
+        if (counts[i] != 0) { total += static_cast<double>(counts[i]) * relative[bins[i].bin]; }
         sums[i] = total;
     }
     return total;
 }
 
-std::size_t Weighing::place_of(const Pair& pair, std::size_t bin, std::size_t rank, std::size_t count) const noexcept {
-    const std::size_t* first = pair.memory.first.take(0).data();
-    if (count == first[bin + 1] - first[bin]) { return first[bin] + rank; }
-    for (std::size_t place = first[bin];; ++place) {
-        if (is_candidate(pair, place) && rank-- == 0) { return place; }
-    }
-}
-
-bool Weighing::takes(const Pair& pair, std::size_t bin, std::size_t place, float doubt, double mark) const noexcept {
-    const float distance = pair.memory.distances.take(0).data()[place];
+bool Weighing::takes(const Pair& pair, std::size_t bin, float distance, std::size_t column, float doubt, double mark) const noexcept {
     const Chance* chances = chances_.data() + bin * kParts;
     const float begin = edges_[bin == 0 ? 0 : bin - 1], end = edges_[std::min(bin, edges_.size() - 1)];
     const float parts_per_distance = static_cast<float>(kParts) / std::max(end - begin, 1e-30F);
@@ -175,34 +195,41 @@ bool Weighing::takes(const Pair& pair, std::size_t bin, std::size_t place, float
     }
     if (mark < chance.least) { return true; }
     if (mark >= chance.greatest) { return false; }
-    const auto column = static_cast<std::size_t>(pair.memory.columns.take(0).data()[place]);
     return mark < std::exp(log_weight(pair.exact(pair.anchor, column)) - weights_.log_bounds[bin]);
 }
 
 void Weighing::pick(std::size_t anchor, std::size_t positive, const simd::Edges& edges, float doubt, const Decider& decide,
                     const core::Stream& stream, std::uint64_t first_draw, ExactDistances& exact, WeighMemory& memory,
                     std::size_t k, std::int32_t* picks, float* distances) const noexcept {
-    const auto bins = memory.bins.take(0).data();
-    const auto counts = memory.counts.take(0).data();
-    const auto sums = memory.sums.take(0).data();
+    const Bin* bins = memory.bins.data();
+    const std::size_t* counts = memory.counts.data();
+    const double* sums = memory.sums.data();
     std::uint64_t i = first_draw;
     for (std::size_t n = 0; n < k; ++n) {
-        const Pair pair = {anchor, positive, edges, decide, exact, memory, {picks, n}};
+        const Pair pair = {anchor, positive, doubt, edges, decide, exact, memory, {picks, n}};
         if (n != 0 || !memory.are_counted) { sum(pair); }
         // An absolute band is that of all of the anchor's pairs, until something is picked.
-        memory.are_counted = !decide.is_relative() && n == 0 && k == 1;
+        memory.are_counted = !decide.is_relative() && k == 1;
         std::size_t last = memory.n_bins;
         while (last != 0 && counts[last - 1] == 0) { --last; }
         if (last == 0) { return; }
-        const double total = sums[last - 1];
         for (bool taken = false; !taken; i += 3) {
-            const double mark = draw_unit(stream, i) * total;
+            const double mark = draw_unit(stream, i) * sums[last - 1];
             const auto at = std::min(static_cast<std::size_t>(std::upper_bound(sums, sums + last, mark) - sums), last - 1);
-            const std::size_t place = place_of(pair, bins[at], stream.draw(i + 1, counts[at]), counts[at]);
-            taken = takes(pair, bins[at], place, doubt, draw_unit(stream, i + 2));
+            const std::size_t rank = stream.draw(i + 1, counts[at]);
+            Candidates list = list_of(memory, bins[at].level);
+            std::size_t place = 0;
+            if (counts[at] == bins[at].n) {
+                place = kernels_.select(list.distances, list.n, begin_of(bins[at].bin), end_of(bins[at].bin), rank);
+            } else {
+                list = candidates_in(pair, bins[at]);
+                place = rank;
+            }
+            taken = takes(pair, bins[at].bin, list.distances[place], static_cast<std::size_t>(list.columns[place]), 2.0F * doubt,
+                          draw_unit(stream, i + 2));
             if (taken) {
-                picks[n] = memory.columns.take(0).data()[place];
-                distances[n] = memory.distances.take(0).data()[place];
+                picks[n] = list.columns[place];
+                distances[n] = list.distances[place];
             }
         }
     }

@@ -18,11 +18,20 @@
 namespace mining {
 
 struct WeighMemory {
-    // An anchor's candidates by bin, in each in the order of their columns.
-    core::Buffer<float> distances;
-    core::Buffer<std::int32_t> columns, bin_of;
-    core::Buffer<std::size_t> first;  // where each bin begins; one more than there are bins
-    core::Buffer<std::size_t> bins;   // those that are not empty, ascending
+    // An anchor's candidates, and then shorter lists, of those that are nearer than some edge; one behind the other.
+    core::Buffer<float> distances, their_distances;
+    core::Buffer<std::int32_t> columns, their_columns;
+    struct Level {
+        std::size_t at, n;  // where the list is
+        std::size_t bin;    // it has all of the bins up to this one
+    };
+    core::Buffer<Level> levels;
+    std::size_t n_levels = 0;
+    // The bins that are not empty, ascending, and how many candidates each has.
+    struct Bin {
+        std::size_t bin, n, level;
+    };
+    core::Buffer<Bin> bins;
     std::size_t n_bins = 0;
     // Of a pair, by bin that is not empty: candidates, and the sum up to and with it of their number times their bound.
     core::Buffer<std::size_t> counts;
@@ -37,9 +46,9 @@ class Weighing {
     // Before a thread weighs, for lists of n at most.
     void reserve(std::size_t n, WeighMemory& memory) const;
 
-    // Sorts an anchor's candidates into bins, exactly; before its pairs pick.
-    void sort(std::size_t anchor, float doubt, const Candidates& candidates, ExactDistances& exact,
-              WeighMemory& memory) const noexcept;
+    // Finds the bins of an anchor's candidates, exactly; before its pairs pick.
+    void prepare(std::size_t anchor, float doubt, const Candidates& candidates, ExactDistances& exact,
+                 WeighMemory& memory) const noexcept;
 
     // The pair's k picks, or as many as it has candidates, with the draws from first_draw on.
     void pick(std::size_t anchor, std::size_t positive, const simd::Edges& edges, float doubt, const Decider& decide,
@@ -50,6 +59,7 @@ class Weighing {
     // A pair and its anchor's candidates.
     struct Pair {
         std::size_t anchor, positive;
+        float doubt;
         const simd::Edges& edges;
         const Decider& decide;
         ExactDistances& exact;
@@ -57,29 +67,31 @@ class Weighing {
         std::span<const std::int32_t> picked;
     };
 
+    using Bin = WeighMemory::Bin;
+
     double log_weight(double distance) const noexcept;
-    bool is_candidate(const Pair& pair, std::size_t place) const noexcept;
+    float begin_of(std::size_t bin) const noexcept { return bin == 0 ? simd::kNoLow : edges_[bin - 1]; }
+    float end_of(std::size_t bin) const noexcept { return bin == edges_.size() ? __FLT_MAX__ : edges_[bin]; }
+    std::size_t count_below(std::size_t edge, std::size_t anchor, float doubt, ExactDistances& exact,
+                            WeighMemory& memory) const noexcept;
+    Candidates list_of(const WeighMemory& memory, std::size_t level) const noexcept;
     bool is_wholly_in(const Pair& pair, std::size_t bin) const noexcept;
-    std::size_t count(const Pair& pair, std::size_t bin) const noexcept;
+    Candidates candidates_in(const Pair& pair, const Bin& bin) const noexcept;
+    std::size_t count(const Pair& pair, const Bin& bin) const noexcept;
     double sum(const Pair& pair) const noexcept;
-    std::size_t place_of(const Pair& pair, std::size_t bin, std::size_t rank, std::size_t count) const noexcept;
-    bool takes(const Pair& pair, std::size_t bin, std::size_t place, float doubt, double mark) const noexcept;
+    bool takes(const Pair& pair, std::size_t bin, float distance, std::size_t column, float doubt, double mark) const noexcept;
 
     // A bin's weights relative to its bound are known within this many equal parts of it, without a logarithm.
     static constexpr std::size_t kParts = 8;
-    // A cell of the table that finds a distance's bin.
-    static constexpr std::size_t kCells = 2048;
-
     struct Chance {
         double least, greatest;
     };
 
     const Weights& weights_;
-    std::vector<float> edges_;          // in scaled units
-    std::vector<std::uint32_t> cells_;  // by cell, the first bin that reaches into it
-    float first_edge_ = 0.0F, cells_per_distance_ = 0.0F;
-    std::vector<Chance> chances_;        // kParts a bin
-    std::vector<double> relative_;       // exp(bound - level), by level and bin
+    const simd::Kernels& kernels_;
+    std::vector<float> edges_;      // in scaled units
+    std::vector<Chance> chances_;   // kParts a bin
+    std::vector<double> relative_;  // exp(bound - level), by level and bin
     std::ptrdiff_t lowest_level_ = 0;
 };
 

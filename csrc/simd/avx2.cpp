@@ -46,11 +46,6 @@ struct Eight {
         const Float inside = _mm256_and_ps(_mm256_cmp_ps(x, low, _CMP_GE_OQ), _mm256_cmp_ps(x, high, _CMP_LT_OQ));
         return static_cast<unsigned>(_mm256_movemask_ps(inside));
     }
-    // The lesser of x and y where y is in [low, high), x elsewhere.
-    static Float least(Float x, Float y, Float low, Float high) noexcept {
-        const Float inside = _mm256_and_ps(_mm256_cmp_ps(y, low, _CMP_GE_OQ), _mm256_cmp_ps(y, high, _CMP_LT_OQ));
-        return _mm256_blendv_ps(x, _mm256_min_ps(x, y), inside);
-    }
     static std::uint16_t below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
         const int bits = _mm256_movemask_ps(_mm256_cmp_ps(left, left_limit, _CMP_LT_OQ)) |
                          _mm256_movemask_ps(_mm256_cmp_ps(right, right_limit, _CMP_LT_OQ)) << 8;

@@ -32,10 +32,6 @@ struct Sixteen {
     static unsigned within(Float x, Float low, Float high) noexcept {
         return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(x, low, _CMP_GE_OQ), x, high, _CMP_LT_OQ);
     }
-    // The lesser of x and y where y is in [low, high), x elsewhere.
-    static Float least(Float x, Float y, Float low, Float high) noexcept {
-        return _mm512_mask_min_ps(x, static_cast<__mmask16>(within(y, low, high)), x, y);
-    }
     static __mmask32 below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
         return _mm512_kunpackw(_mm512_cmp_ps_mask(right, right_limit, _CMP_LT_OQ),
                                _mm512_cmp_ps_mask(left, left_limit, _CMP_LT_OQ));

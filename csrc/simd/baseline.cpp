@@ -24,11 +24,6 @@ struct Four {
         const Int bits = (x >= low) & (x < high) & Int{1, 2, 4, 8};
         return static_cast<unsigned>((bits[0] | bits[1]) | (bits[2] | bits[3]));
     }
-    // The lesser of x and y where y is in [low, high), x elsewhere.
-    static Float least(Float x, Float y, Float low, Float high) noexcept {
-        const Int inside = (y >= low) & (y < high) & (y < x);
-        return reinterpret_cast<Float>((reinterpret_cast<Int>(y) & inside) | (reinterpret_cast<Int>(x) & ~inside));
-    }
     static std::uint8_t below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
         const Int bits = ((left < left_limit) & Int{1, 2, 4, 8}) | ((right < right_limit) & Int{16, 32, 64, 128});
         return static_cast<std::uint8_t>((bits[0] | bits[1]) | (bits[2] | bits[3]));

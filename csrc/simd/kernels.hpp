@@ -24,6 +24,9 @@ struct Edges {
     float possible_low, sure_low, sure_high, possible_high;
 };
 
+// Below every value: an interval that begins here has no lower end.
+inline constexpr float kNoLow = -__FLT_MAX__;
+
 // What each row and each column of a tile lets pass: distances below its own limit.
 struct Sieves {
     const float *rows, *columns;
@@ -73,9 +76,6 @@ struct Kernels {
 
     // How many of values[0 .. n) are possibly, and how many surely, inside.
     Counts (*count)(const float* values, std::size_t n, const Edges& edges) noexcept;
-
-    // The least of values[0 .. n) in [low, high); the greatest float if there is none.
-    float (*least)(const float* values, std::size_t n, float low, float high) noexcept;
 
     // The place of the rank-th of those in [low, high), which has to exist.
     std::size_t (*select)(const float* values, std::size_t n, float low, float high, std::size_t rank) noexcept;

@@ -130,12 +130,24 @@ void gather(const float* x, float x_norm, const float* rows, std::size_t row_str
     if (i < n) { gather_some<V, 1>(x, x_norm, rows, row_stride, norms, indices + i, size, out + i); }
 }
 
-// Which of the block of values that starts at i are in [low, high), those behind the end left out.
+inline std::size_t count_bits(std::uint64_t bits) noexcept { return static_cast<std::size_t>(__builtin_popcountll(bits)); }
+
+// Which of the next 64 values, or of those that are left, are in [low, high), a bit each.
 template <class V>
-unsigned inside(const float* values, std::size_t i, std::size_t n, typename V::Float low,
-                typename V::Float high) noexcept {
-    const unsigned mask = V::within(V::load_any(values + i), low, high);
-    return n - i < V::kWidth ? mask & ((1U << (n - i)) - 1U) : mask;
+std::uint64_t inside(const float* values, std::size_t i, std::size_t n, typename V::Float low,
+                     typename V::Float high) noexcept {
+    std::uint64_t bits = 0;
+    if (n - i >= 64) {
+#pragma GCC unroll 16
+        for (std::size_t at = 0; at < 64; at += V::kWidth) {
+            bits |= static_cast<std::uint64_t>(V::within(V::load_any(values + i + at), low, high)) << at;
+        }
+        return bits;
+    }
+    for (std::size_t at = 0; at < n - i; at += V::kWidth) {
+        bits |= static_cast<std::uint64_t>(V::within(V::load_any(values + i + at), low, high)) << at;
+    }
+    return bits & ((std::uint64_t{1} << (n - i)) - 1);
 }
 
 template <class V>
@@ -187,14 +199,26 @@ inline void sift_columns(const float* values, std::size_t stride, const std::uin
 template <class V>
 std::size_t filter(const float* values, const std::int32_t* columns, std::size_t n, float low, float high,
                    float* out_values, std::int32_t* out_columns) noexcept {
+    // Of 64, so few are copied one by one.
+    constexpr std::size_t kFew = 4;
     const auto low_edge = V::broadcast(low);
     const auto high_edge = V::broadcast(high);
     std::size_t found = 0;
-    for (std::size_t i = 0; i < n; i += V::kWidth) {
-        const unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
-        if (mask == 0) { continue; }
-        V::compress(mask, V::load_any(values + i), V::load_any(columns + i), out_values + found, out_columns + found);
-        found += static_cast<std::size_t>(__builtin_popcount(mask));
+    for (std::size_t i = 0; i < n; i += 64) {
+        std::uint64_t bits = inside<V>(values, i, n, low_edge, high_edge);
+        if (count_bits(bits) <= kFew) {
+            for (; bits != 0; bits &= bits - 1) {
+                const std::size_t at = i + static_cast<std::size_t>(__builtin_ctzll(bits));
+                out_values[found] = values[at];
+                out_columns[found++] = columns[at];
+            }
+            continue;
+        }
+        for (std::size_t at = i; bits != 0; at += V::kWidth, bits >>= V::kWidth) {
+            const auto mask = static_cast<unsigned>(bits) & ((1U << V::kWidth) - 1U);
+            V::compress(mask, V::load_any(values + at), V::load_any(columns + at), out_values + found, out_columns + found);
+            found += count_bits(mask);
+        }
     }
     return found;
 }
@@ -206,38 +230,37 @@ Counts count(const float* values, std::size_t n, const Edges& edges) noexcept {
     const auto sure_high = V::broadcast(edges.sure_high);
     const auto possible_high = V::broadcast(edges.possible_high);
     Counts counts = {0, 0};
-    for (std::size_t i = 0; i < n; i += V::kWidth) {
-        const unsigned possible = inside<V>(values, i, n, possible_low, possible_high);
-        const unsigned sure = inside<V>(values, i, n, sure_low, sure_high);
-        counts.possible += static_cast<std::size_t>(__builtin_popcount(possible));
-        counts.sure += static_cast<std::size_t>(__builtin_popcount(sure));
+    // Half of the comparisons, where the intervals have no lower end.
+    if (edges.possible_low == kNoLow && edges.sure_low == kNoLow) {
+        std::size_t i = 0;
+        for (; i + 2 * V::kWidth <= n; i += 2 * V::kWidth) {
+            const auto left = V::load_any(values + i), right = V::load_any(values + i + V::kWidth);
+            counts.possible += count_bits(V::below(left, right, possible_high, possible_high));
+            counts.sure += count_bits(V::below(left, right, sure_high, sure_high));
+        }
+        for (; i < n; ++i) {
+            counts.possible += values[i] < edges.possible_high ? 1 : 0;
+            counts.sure += values[i] < edges.sure_high ? 1 : 0;
+        }
+        return counts;
+    }
+    for (std::size_t i = 0; i < n; i += 64) {
+        counts.possible += count_bits(inside<V>(values, i, n, possible_low, possible_high));
+        counts.sure += count_bits(inside<V>(values, i, n, sure_low, sure_high));
     }
     return counts;
-}
-
-template <class V>
-float least(const float* values, std::size_t n, float low, float high) noexcept {
-    const auto low_edge = V::broadcast(low);
-    const auto high_edge = V::broadcast(high);
-    auto lanes = V::broadcast(__FLT_MAX__);
-    std::size_t i = 0;
-    for (; i + V::kWidth <= n; i += V::kWidth) { lanes = V::least(lanes, V::load_any(values + i), low_edge, high_edge); }
-    float found = __FLT_MAX__;
-    for (std::size_t lane = 0; lane < V::kWidth; ++lane) { found = lanes[lane] < found ? lanes[lane] : found; }
-    for (; i < n; ++i) { found = low <= values[i] && values[i] < high && values[i] < found ? values[i] : found; }
-    return found;
 }
 
 template <class V>
 std::size_t select(const float* values, std::size_t n, float low, float high, std::size_t rank) noexcept {
     const auto low_edge = V::broadcast(low);
     const auto high_edge = V::broadcast(high);
-    for (std::size_t i = 0; i < n; i += V::kWidth) {
-        unsigned mask = inside<V>(values, i, n, low_edge, high_edge);
-        const auto found = static_cast<std::size_t>(__builtin_popcount(mask));
+    for (std::size_t i = 0; i < n; i += 64) {
+        std::uint64_t bits = inside<V>(values, i, n, low_edge, high_edge);
+        const std::size_t found = count_bits(bits);
         if (rank < found) {
-            for (; rank != 0; --rank) { mask &= mask - 1; }
-            return i + static_cast<std::size_t>(__builtin_ctz(mask));
+            for (; rank != 0; --rank) { bits &= bits - 1; }
+            return i + static_cast<std::size_t>(__builtin_ctzll(bits));
         }
         rank -= found;
     }
@@ -270,8 +293,7 @@ template <class V, std::size_t kTileRows>
 constexpr Kernels table(const char* name) noexcept {
     return {name,        kTileRows,   2 * V::kWidth,    tile<V, kTileRows>, interleave<V>,
             gather<V>,   sift_row<V>, count_columns<V>, sift_columns,       filter<V>,
-            count<V>,    least<V>,    select<V>,        exact<float>,
-            exact<double>};
+            count<V>,    select<V>,   exact<float>,     exact<double>};
 }
 
 }  // namespace

@@ -24,10 +24,6 @@ struct FourNeon {
         const uint32x4_t inside = vandq_u32(vcgeq_f32(x, low), vcltq_f32(x, high));
         return vaddvq_u32(vandq_u32(inside, uint32x4_t{1, 2, 4, 8}));
     }
-    // The lesser of x and y where y is in [low, high), x elsewhere.
-    static Float least(Float x, Float y, Float low, Float high) noexcept {
-        return vbslq_f32(vandq_u32(vcgeq_f32(y, low), vcltq_f32(y, high)), vminq_f32(x, y), x);
-    }
     static std::uint8_t below(Float left, Float right, Float left_limit, Float right_limit) noexcept {
         const uint32x4_t bits = vorrq_u32(vandq_u32(vcltq_f32(left, left_limit), uint32x4_t{1, 2, 4, 8}),
                                           vandq_u32(vcltq_f32(right, right_limit), uint32x4_t{16, 32, 64, 128}));

@@ -258,8 +258,13 @@ struct Passed {
     }
 };
 
-void test_filters_once(const simd::Kernels& kernels, std::size_t n, std::size_t offset, float low, float high) {
+// Of so many values as `one_in` is only one any but NaN.
+void test_filters_once(const simd::Kernels& kernels, std::size_t n, std::size_t offset, float low, float high,
+                       std::size_t one_in) {
     const auto values = nasty_floats(offset, n, low);
+    for (std::size_t i = offset; i < offset + n; ++i) {
+        if (chance()() % one_in != 0) { values[i] = std::numeric_limits<float>::quiet_NaN(); }
+    }
     const float* from = values.data() + offset;
     const auto expected = Passed(from, n, low, high).places;
     const std::string where = std::string(kernels.name) + ", n " + std::to_string(n) + ", offset " +
@@ -296,17 +301,25 @@ void test_filters(const simd::Kernels& kernels) {
     const float edges[][2] = {{-infinity, infinity}, {-1.0F, 0.5F}, {0.0F, 0.25F}, {0.25F, 0.25F},
                               {0.5F, -1.0F},         {-16.0F, 16.0F}, {-0.0F, std::numeric_limits<float>::denorm_min()}};
     for (const auto& [low, high] : edges) {
-        for (std::size_t n = 0; n <= 67; ++n) { test_filters_once(kernels, n, n % 17, low, high); }
-        for (const std::size_t n : {255U, 256U, 257U, 1000U}) { test_filters_once(kernels, n, n % 5, low, high); }
+        for (const std::size_t one_in : {1U, 5U, 40U}) {
+            for (std::size_t n = 0; n <= 67; ++n) { test_filters_once(kernels, n, n % 17, low, high, one_in); }
+            for (const std::size_t n : {127U, 128U, 129U, 255U, 256U, 257U, 1000U}) {
+                test_filters_once(kernels, n, n % 5, low, high, one_in);
+            }
+        }
     }
 }
 
 void test_count(const simd::Kernels& kernels) {
     const float infinity = std::numeric_limits<float>::infinity();
+    const float lowest = std::numeric_limits<float>::lowest();
     for (const simd::Edges& edges : {simd::Edges{-1.0F, 0.0F, 0.25F, 0.5F}, simd::Edges{-16.0F, -16.0F, 0.25F, 0.5F},
-                                     simd::Edges{-0.0F, 0.5F, 0.25F, infinity}}) {
-        for (std::size_t n = 0; n <= 67; ++n) {
-            const auto values = nasty_floats(n % 17, n, 0.0F);
+                                     simd::Edges{-0.0F, 0.5F, 0.25F, infinity}, simd::Edges{lowest, lowest, 0.0F, 0.5F},
+                                     simd::Edges{lowest, 0.0F, 0.25F, 0.5F}, simd::Edges{lowest, lowest, -0.0F, -0.0F}}) {
+        for (std::size_t n = 0; n <= 200; n += n < 67 ? 1 : 19) {
+            const auto values = nasty_floats(n % 17, n, edges.possible_low == lowest ? lowest : 0.0F);
+            // Distances are finite: none is below the lowest number.
+            for (std::size_t i = 0; i < values.size(); ++i) { values[i] = values[i] == -infinity ? lowest : values[i]; }
             const float* from = values.data() + n % 17;
             const simd::Counts counts = kernels.count(from, n, edges);
             check::that(counts.possible == Passed(from, n, edges.possible_low, edges.possible_high).places.size() &&

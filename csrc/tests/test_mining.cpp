@@ -1,10 +1,10 @@
-// The miner against its definition: the same triplets in the same order from every instruction set and number of threads.
+// The miner against its definition: the same triplets in the same order from every instruction set and number of threads, by
+// any rule; and the same counts, ranks and lists.
 #include <algorithm>
 #include <cfenv>
 #include <cmath>
 #include <limits>
-#include <numeric>
-#include <random>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,96 +18,86 @@
 #include "../mining/miner.hpp"
 #include "check.hpp"
 #include "oracle.hpp"
+#include "problems.hpp"
+#include "rules.hpp"
 
 namespace {
 
-using oracle::Problem;
+using oracle::Anchors;
 using oracle::Triplet;
+using problems::Chance;
+using problems::clustered;
+using problems::equal_counts;
+using problems::in_float32;
+using problems::Problem;
+using problems::problem_of;
+using rules::Named;
+using rules::only;
+using rules::table;
+using rules::times;
 
-class Chance {
-  public:
-    explicit Chance(std::uint64_t seed) : generator_(seed) {}
-    std::size_t below(std::size_t n) { return generator_() % n; }
-    double normal() { return normal_(generator_); }
-    template <class T>
-    void shuffle(std::vector<T>& values) { std::shuffle(values.begin(), values.end(), generator_); }
+constexpr std::size_t kUsualRoom = std::size_t{12} << 20;
 
-  private:
-    std::mt19937_64 generator_;
-    std::normal_distribution<double> normal_;
+struct How {
+    const simd::Kernels& kernels;
+    int n_threads = 1;
+    std::size_t room = kUsualRoom;
+    Anchors anchors = {};
+
+    std::string text() const {
+        return std::string(kernels.name) + ", threads " + std::to_string(n_threads) + ", room " + std::to_string(room) +
+               (anchors.empty() ? "" : ", some anchors");
+    }
 };
 
-// Rows in shuffled order, counts[i] of identity i; coordinate(identity) makes their numbers.
-template <class Scalar, class Coordinate>
-Problem<Scalar> problem_of(const std::vector<std::size_t>& counts, std::size_t size, Chance& chance,
-                           const Coordinate& coordinate) {
-    Problem<Scalar> problem{.values = {}, .size = size, .order = {}, .offsets = {0}};
-    for (const std::size_t count : counts) { problem.offsets.push_back(problem.offsets.back() + static_cast<std::int64_t>(count)); }
-    const auto n = static_cast<std::size_t>(problem.offsets.back());
-    problem.order.resize(n);
-    std::iota(problem.order.begin(), problem.order.end(), 0);
-    chance.shuffle(problem.order);
-    problem.values.resize(n * size);
-    for (std::size_t i = 0, g = 0; i < counts.size(); ++i) {
-        for (std::size_t image = 0; image < counts[i]; ++image, ++g) {
-            const std::size_t row = static_cast<std::size_t>(problem.order[g]) * size;
-            for (std::size_t k = 0; k < size; ++k) { problem.values[row + k] = static_cast<Scalar>(coordinate(i, k)); }
-        }
-    }
-    return problem;
+// Numbers of threads and room for more or less go round from one call to the next: all meet all, without a product of all.
+How next_way(const simd::Kernels& kernels) {
+    static std::size_t turn = 0;
+    ++turn;
+    return {.kernels = kernels, .n_threads = 1 + static_cast<int>(turn % 4), .room = turn / 4 % 3 == 0 ? 20'000 : kUsualRoom};
 }
 
-// Identities around centres of their own: `noise` says how much they overlap.
-template <class Scalar>
-Problem<Scalar> clustered(const std::vector<std::size_t>& counts, std::size_t size, double noise, double scale = 1.0) {
-    Chance chance(counts.size() + size);
-    std::vector<double> centres(counts.size() * size);
-    for (double& centre : centres) { centre = chance.normal(); }
-    const double length = scale / std::sqrt(static_cast<double>(size) * (1.0 + noise * noise));
-    return problem_of<Scalar>(counts, size, chance, [&](std::size_t identity, std::size_t k) {
-        return length * (centres[identity * size + k] + noise * chance.normal());
-    });
-}
-
-template <class Scalar>
-Problem<float> in_float32(const Problem<Scalar>& problem) {
-    return {{problem.values.begin(), problem.values.end()}, problem.size, problem.order, problem.offsets};
+mining::Rule native(const oracle::Rule& rule) {
+    return {
+        {rule.band.relative, rule.band.low, rule.band.low_is_open, rule.band.high, rule.reach},
+        *mining::of_name(mining::kPairChoices, rule.pairs),
+        rule.n_positives,
+        rule.max_d_ap,
+        rule.quantile,
+        rule.skip_hardest,
+        *mining::of_name(mining::kPicks, rule.pick),
+        rule.n_negatives,
+        *mining::of_name(mining::kIfEmpty, rule.if_empty),
+        {rule.weights.size, rule.weights.unit, rule.weights.lowest, rule.weights.highest, rule.weights.edges,
+         rule.weights.log_bounds},
+    };
 }
 
 struct Mined {
-    std::vector<Triplet> triplets;
+    std::vector<Triplet> results;
+    mining::Found found;
     std::int64_t bad_row;
 };
 
 // What the bindings do.
 template <class Scalar>
-Mined mine(const Problem<Scalar>& problem, const mining::Settings& settings, const simd::Kernels& kernels,
-           mining::Workspace& workspace) {
+Mined mine(const Problem<Scalar>& problem, const mining::Rule& rule, std::uint64_t seed, const How& how,
+           mining::Workspace& workspace, const mining::Assignment& assignment = {}) {
     const core::DefaultFloatEnvironment environment;
+    const mining::Settings settings = {rule, seed, how.n_threads, how.anchors, assignment, how.room};
     const mining::Grouping grouping{problem.order, problem.offsets};
-    mining::Batch batch({problem.values.data(), problem.n(), problem.size}, grouping, kernels, settings.n_threads,
+    mining::Batch batch({problem.values.data(), problem.n(), problem.size}, grouping, how.kernels, how.n_threads,
                         workspace.batch);
-    if (batch.bad_row() >= 0) { return {{}, batch.bad_row()}; }
-    const mining::Groups groups(grouping.offsets, workspace.groups);
-    const std::size_t n = mining::mine(settings, batch, groups, workspace);
+    if (batch.bad_row() >= 0) { return {{}, {}, batch.bad_row()}; }
+    const mining::Groups groups(grouping.offsets, problem.members, problem.bank_positives, workspace.groups);
+    const mining::Found found = mining::mine(settings, batch, groups, workspace);
+    if (assignment.task == mining::Task::kList) { return {{}, found, -1}; }
     std::vector<std::int32_t> columns[3];
-    for (auto& column : columns) { column.resize(n, -1); }
+    for (auto& column : columns) { column.resize(found.n_results, -7); }
     mining::collect(settings, groups, grouping.order, workspace, columns[0].data(), columns[1].data(), columns[2].data());
-    std::vector<Triplet> triplets;
-    for (std::size_t i = 0; i < n; ++i) { triplets.push_back({columns[0][i], columns[1][i], columns[2][i]}); }
-    return {triplets, -1};
-}
-
-std::string_view name_of(const mining::Band& band) {
-    return std::visit([](auto rule) { return rule.kName; }, band);
-}
-
-template <class Scalar>
-std::vector<Triplet> by_definition(const Problem<Scalar>& problem, std::string_view band, double margin, std::uint64_t seed) {
-    return oracle::mine(problem, band, margin, seed,
-                        {mining::kDraws, mining::kMoreDraws, mining::kRankDraw, mining::kPilotTrials, mining::kPilotHits,
-                         mining::kSampleFromRows, mining::kLeastSampled, mining::kRowsPerSampled, mining::kSampleHits,
-                         mining::kDrawsPerSampled});
+    std::vector<Triplet> results;
+    for (std::size_t i = 0; i < found.n_results; ++i) { results.push_back({columns[0][i], columns[1][i], columns[2][i]}); }
+    return {results, found, -1};
 }
 
 // Of all tests: each finds what the one before it left, larger or smaller.
@@ -116,31 +106,162 @@ mining::Workspace& shared_workspace() {
     return workspace;
 }
 
-// How many triplets there are in all bands together.
+constexpr oracle::Tuning kTuning = {mining::kDraws,         mining::kMoreDraws,    mining::kRankDraw,   mining::kPilotTrials,
+                                    mining::kPilotHits,     mining::kSampleFromRows, mining::kLeastSampled,
+                                    mining::kRowsPerSampled, mining::kSampleHits,   mining::kDrawsPerSampled};
+
+// A problem, and whether what is mined of it is what its definition says.
 template <class Scalar>
-std::size_t test_against_definition(const Problem<Scalar>& problem, double margin, std::uint64_t seed,
-                                    const std::string& what, const std::vector<int>& n_threads = {1, 2, 3, 8},
-                                    std::span<const simd::Kernels* const> tables = simd::available()) {
-    std::size_t n_triplets = 0;
-    for (const mining::Band& band : mining::kBands) {
-        const auto expected = by_definition(problem, name_of(band), margin, seed);
-        n_triplets += expected.size();
-        for (const simd::Kernels* kernels : tables) {
-            for (const int n : n_threads) {
-                const auto mined = mine(problem, {band, margin, seed, n}, *kernels, shared_workspace());
-                check::that(mined.bad_row < 0 && mined.triplets == expected,
-                            what + ": " + std::string(name_of(band)) + ", margin " + std::to_string(margin) + ", " +
-                                kernels->name + ", threads " + std::to_string(n) + ": " +
-                                std::to_string(mined.triplets.size()) + " triplets, by definition " +
-                                std::to_string(expected.size()));
+class Trial {
+  public:
+    Trial(const Problem<Scalar>& problem, std::uint64_t seed, std::string what)
+        : problem_(problem), seed_(seed), what_(std::move(what)), definition_(problem, kTuning) {
+        for (std::size_t g = 0; g < problem.n(); ++g) {
+            double squared_norm = 0.0;
+            for (std::size_t k = 0; k < problem.size; ++k) {
+                squared_norm += static_cast<double>(problem.row(g)[k]) * static_cast<double>(problem.row(g)[k]);
             }
+            longest_ = std::max(longest_, squared_norm);
         }
+    }
+
+    oracle::Mined by_definition(const oracle::Rule& rule, const Anchors& anchors = {}) {
+        return definition_.mine(rule, seed_, anchors);
+    }
+
+    void check_picks(const Named& named, const oracle::Mined& expected, const How& how) const {
+        const auto got = mine(problem_, native(named.rule), seed_, how, shared_workspace());
+        const std::string what = text(named, how);
+        check::that(got.bad_row < 0 && got.results == expected.triplets,
+                    what + ": " + std::to_string(got.results.size()) + " triplets, by definition " +
+                        std::to_string(expected.triplets.size()));
+        std::size_t n_with_negative = 0;
+        for (const auto& pair : expected.pairs) { n_with_negative += pair.n_candidates != 0 ? 1 : 0; }
+        check::that(got.found.n_pairs == expected.pairs.size() && got.found.n_with_negative == n_with_negative,
+                    what + ": " + std::to_string(got.found.n_pairs) + " pairs, " + std::to_string(got.found.n_with_negative) +
+                        " with a candidate, by definition " + std::to_string(expected.pairs.size()) + " and " +
+                        std::to_string(n_with_negative));
+        check_sums(got.found, expected, what);
+    }
+
+    // Counts, candidates of given ranks, and the whole list.
+    void check_tasks(const Named& named, const How& how) {
+        oracle::Rule every = named.rule;
+        every.pick = "every";
+        every.if_empty = "drop";
+        every.n_negatives = 1;
+        const oracle::Mined expected = by_definition(every, how.anchors);
+        const mining::Rule rule = native(every);
+        const std::string what = text(named, how);
+
+        std::vector<Triplet> counts, taken;
+        std::vector<std::int32_t> negatives;
+        for (const Triplet& triplet : expected.triplets) { negatives.push_back(triplet.negative); }
+        std::vector<std::size_t> place(problem_.n());
+        for (std::size_t g = 0; g < problem_.n(); ++g) { place[static_cast<std::size_t>(problem_.order[g])] = g; }
+        // By grouped row, where its pairs begin, and its candidates.
+        std::vector<std::int64_t> first_pair(problem_.n(), 0), first_candidate(problem_.n(), 0), ranks;
+        Chance chance(expected.pairs.size());
+        std::size_t n_candidates = 0;
+        for (std::size_t i = 0; i < expected.pairs.size(); ++i) {
+            const oracle::Counted& pair = expected.pairs[i];
+            if (i == 0 || expected.pairs[i - 1].anchor != pair.anchor) {
+                const std::size_t row = place[static_cast<std::size_t>(pair.anchor)];
+                first_pair[row] = static_cast<std::int64_t>(i);
+                first_candidate[row] = static_cast<std::int64_t>(n_candidates);
+            }
+            counts.push_back({pair.anchor, pair.positive, static_cast<std::int32_t>(pair.n_candidates)});
+            const bool takes = pair.n_candidates != 0 && chance.below(4) != 0;
+            const std::size_t rank = takes ? chance.below(pair.n_candidates) : 0;
+            ranks.push_back(takes ? static_cast<std::int64_t>(rank) : -1);
+            taken.push_back({pair.anchor, pair.positive, takes ? negatives[n_candidates + rank] : -1});
+            n_candidates += pair.n_candidates;
+        }
+
+        const auto counted = mine(problem_, rule, seed_, how, shared_workspace(), {.task = mining::Task::kCount});
+        check::that(counted.results == counts && counted.found.n_pairs == counts.size(), what + ": counts");
+
+        std::vector<std::int32_t> listed(negatives.size(), -7);
+        const auto found = mine(problem_, rule, seed_, how, shared_workspace(),
+                                {.task = mining::Task::kList, .row_starts = first_candidate, .listed = listed});
+        for (std::int32_t& negative : listed) { negative = negative < 0 ? negative : problem_.order[static_cast<std::size_t>(negative)]; }
+        check::that(listed == negatives && found.found.n_pairs == counts.size(), what + ": the list");
+        check_sums(found.found, expected, what + ": the list");
+
+        // Which of an anchor's pairs is the moderate one is not known to whoever gives the ranks.
+        if (every.pairs == "moderate_positive") { return; }
+        const auto took = mine(problem_, rule, seed_, how, shared_workspace(),
+                               {.task = mining::Task::kTake, .ranks = ranks, .row_starts = first_pair});
+        check::that(took.results == taken, what + ": candidates of given ranks");
+    }
+
+  private:
+    std::string text(const Named& named, const How& how) const { return what_ + ": " + named.name + ", " + how.text(); }
+
+    // They are those of float32's distances, and no worse than 1e-5 of the rows' own length where distances are small.
+    void check_sums(const mining::Found& found, const oracle::Mined& expected, const std::string& what) const {
+        const double slack = longest_ * static_cast<double>(expected.triplets.size()) + 1e-290;
+        const auto is_close = [slack](double got, double sum) { return std::fabs(got - sum) <= 1e-5 * (sum + slack); };
+        check::that(is_close(found.sum_d_ap, expected.sum_d_ap) && is_close(found.sum_d_an, expected.sum_d_an),
+                    what + ": sums " + std::to_string(found.sum_d_ap) + " and " + std::to_string(found.sum_d_an) +
+                        ", by definition " + std::to_string(expected.sum_d_ap) + " and " + std::to_string(expected.sum_d_an));
+    }
+
+    const Problem<Scalar>& problem_;
+    std::uint64_t seed_;
+    std::string what_;
+    oracle::Definition<Scalar> definition_;
+    double longest_ = 0.0;
+};
+
+// How many triplets the rules give together.
+template <class Scalar>
+std::size_t test_picks(const Problem<Scalar>& problem, const rules::Table& rules, std::uint64_t seed, const std::string& what,
+                       std::span<const simd::Kernels* const> tables = simd::available()) {
+    Trial trial(problem, seed, what);
+    std::size_t n_triplets = 0;
+    for (const Named& named : rules) {
+        if (named.rule.pick == "every") { continue; }
+        const auto expected = trial.by_definition(named.rule);
+        n_triplets += expected.triplets.size();
+        for (const simd::Kernels* kernels : tables) { trial.check_picks(named, expected, next_way(*kernels)); }
     }
     return n_triplets;
 }
 
-std::vector<std::size_t> equal_counts(std::size_t n_identities, std::size_t n_images) {
-    return std::vector<std::size_t>(n_identities, n_images);
+// Of all of the anchors and of half of them, each with another instruction set.
+template <class Scalar>
+void test_tasks(const Problem<Scalar>& problem, const rules::Table& rules, std::uint64_t seed, const std::string& what) {
+    Trial trial(problem, seed, what);
+    Chance chance(problem.n());
+    const auto tables = simd::available();
+    for (std::size_t i = 0; i < rules.size(); ++i) {
+        trial.check_tasks(rules[i], next_way(*tables[i % tables.size()]));
+        How some = next_way(*tables[(i + 1) % tables.size()]);
+        for (std::size_t g = 0; g < problem.n(); ++g) { some.anchors.push_back(chance.below(2) == 0 ? 1 : 0); }
+        trial.check_tasks(rules[i], some);
+    }
+}
+
+template <class Scalar>
+std::size_t test_all(const Problem<Scalar>& problem, const rules::Table& rules, std::uint64_t seed, const std::string& what) {
+    test_tasks(problem, rules, seed, what);
+    return test_picks(problem, rules, seed, what);
+}
+
+// Every word of the miner's is one of the table's.
+void test_the_table_has_every_word() {
+    const rules::Table all = rules::both(table(), rules::weighted_table(16, 1.0));
+    const auto check_words = [&](const auto& words, auto oracle::Rule::* word) {
+        for (const auto& its : words) {
+            check::that(std::ranges::any_of(all, [&](const Named& named) { return named.rule.*word == its.name; }),
+                        std::string(its.name) + " is tested");
+        }
+    };
+    check_words(mining::kPairChoices, &oracle::Rule::pairs);
+    check_words(mining::kPicks, &oracle::Rule::pick);
+    check_words(mining::kIfEmpty, &oracle::Rule::if_empty);
+    check::that(!mining::of_name(mining::kPicks, "abacus").has_value(), "an unknown word is none");
 }
 
 void test_trained_and_untrained() {
@@ -148,28 +269,53 @@ void test_trained_and_untrained() {
         for (const std::size_t size : {1U, 17U, 128U}) {
             const auto problem = clustered<double>(equal_counts(9, 7), size, noise);
             const std::string what = "noise " + std::to_string(noise) + ", size " + std::to_string(size);
-            test_against_definition(problem, 0.2, 5, what + ", float64");
-            test_against_definition(in_float32(problem), 0.2, 5, what + ", float32");
+            test_picks(problem, times(0.8, table()), 5, what + ", float64");
+            test_all(in_float32(problem), times(0.8, table()), 5, what + ", float32");
         }
+    }
+}
+
+// Weights fall and rise within a rule's reach; with many dimensions by hundreds of powers of ten.
+void test_weighted() {
+    for (const double noise : {0.2, 0.7, 5.0}) {
+        for (const std::size_t size : {3U, 17U, 128U}) {
+            const auto raw = clustered<double>(equal_counts(9, 7), size, noise);
+            const std::string what = "noise " + std::to_string(noise) + ", size " + std::to_string(size);
+            test_all(in_float32(problems::on_sphere(raw, 1.0)), rules::weighted_table(size, 1.0), 9, what + ", on the sphere");
+            test_picks(problems::on_sphere(raw, std::sqrt(0.5)), rules::weighted_table(size, 2.0), 9, what + ", by cosine");
+        }
+    }
+    Chance chance(12);
+    for (const std::size_t size : {3U, 4U, 64U, 1024U}) {
+        const std::string what = "weights of size " + std::to_string(size);
+        const auto loose = problems::on_sphere(clustered<double>(equal_counts(15, 6), 5, 3.0), 1.0);
+        test_picks(in_float32(loose), rules::weighted_table(size, 1.0), 2, what);
+        const auto tied = problems::tied_on_sphere<float>(equal_counts(15, 6), 12, chance);
+        test_picks(tied, rules::weighted_table(size, 1.0), 2, what + ", ties");
     }
 }
 
 // More rows than a block and columns than a chunk, neither a multiple of a tile; identities of all sizes, and some empty.
 void test_blocks_chunks_and_tiles() {
     Chance chance(3);
-    std::vector<std::size_t> counts(31);
+    std::vector<std::size_t> counts(34);
     for (std::size_t& count : counts) { count = chance.below(4) == 0 ? 0 : chance.below(20); }
-    counts.push_back(70);
+    counts.push_back(40);
     const auto problem = problem_of<float>(counts, 5, chance, [&](auto, auto) { return chance.normal(); });
     check::that(problem.n() > 256, "columns beyond a chunk");
-    test_against_definition(problem, 0.02, 2, "few candidates");
-    test_against_definition(problem, 0.5, 2, "some candidates");
-    test_against_definition(clustered<float>(counts, 24, 0.15), 0.05, 2, "hardly any");
+    test_picks(problem, times(0.08, table()), 2, "few candidates");
+    test_all(problem, times(2.0, table()), 2, "some candidates");
+    test_picks(clustered<float>(counts, 24, 0.15), times(0.2, table()), 2, "hardly any");
+    test_picks(problems::with_bank(problem, chance, true), times(2.0, table()), 2, "some of a bank");
+    const auto spherical = problems::on_sphere(clustered<double>(counts, 6, 0.7), 1.0);
+    test_picks(in_float32(spherical), rules::weighted_table(24, 1.0), 2, "many weights");
 }
 
 // Identities that reach from one block into the next, all blocks full but the last.
 void test_identities_across_blocks() {
-    test_against_definition(clustered<float>(equal_counts(110, 7), 16, 0.2), 0.1, 4, "identities across blocks", {1, 3});
+    const rules::Table some = only({"violating", "semi_hard", "both ways", "nearest 3", "batch hard", "moderate positive, 2",
+                                    "hard or nearest", "skip many", "half"});
+    test_picks(clustered<float>(equal_counts(110, 7), 16, 0.2), times(0.4, some), 4, "identities across blocks");
     // A third of the identities is tight and searches for what the others draw at once.
     Chance chance(5);
     std::vector<double> centres(110 * 16);
@@ -177,21 +323,19 @@ void test_identities_across_blocks() {
     const auto mixed = problem_of<float>(equal_counts(110, 7), 16, chance, [&](std::size_t identity, std::size_t k) {
         return centres[identity * 16 + k] + (identity % 3 == 0 ? 0.02 : 5.0) * chance.normal();
     });
-    for (const double margin : {1.0, 10.0, 200.0}) { test_against_definition(mixed, margin, 4, "tight and loose", {1, 3}); }
+    const rules::Table drawing = only({"violating", "semi_hard", "3", "random 3 positives or nearest"});
+    for (const double margin : {1.0, 10.0, 200.0}) { test_picks(mixed, times(4.0 * margin, drawing), 4, "tight and loose"); }
 }
 
 // Room for all that passes the sieves, for that of a few stripes, of one block at a time, for less, and for none.
 void test_little_room() {
     for (const double noise : {0.3, 0.8}) {
-        const auto problem = clustered<float>(equal_counts(200, 7), 16, noise);
-        for (const mining::Band& band : mining::kBands) {
-            const auto expected = by_definition(problem, name_of(band), 0.1, 4);
+        const auto problem = clustered<float>(equal_counts(170, 7), 16, noise);
+        Trial trial(problem, 4, "noise " + std::to_string(noise));
+        for (const Named& named : times(0.4, only({"violating", "semi_hard", "nearest 3", "moderate positive"}))) {
+            const auto expected = trial.by_definition(named.rule);
             for (std::size_t room = 1 << 20; room != 0; room = room * 5 / 8) {
-                for (const int n_threads : {1, 3}) {
-                    const auto mined =
-                        mine(problem, {band, 0.1, 4, n_threads, {}, room}, simd::kernels(), shared_workspace()).triplets;
-                    check::that(mined == expected, "room for " + std::to_string(room));
-                }
+                trial.check_picks(named, expected, {simd::kernels(), room % 2 == 0 ? 1 : 3, room});
             }
         }
     }
@@ -203,8 +347,11 @@ void test_many_rows() {
         std::vector<std::size_t> counts(n_others, 1);
         std::fill_n(counts.begin() + 7, 70, 5);
         for (const double noise : {0.3, 0.6}) {
-            test_against_definition(clustered<float>(counts, 6, noise), 0.05, 6, "many rows, noise " + std::to_string(noise),
-                                    {2});
+            const std::string what = "many rows, noise " + std::to_string(noise);
+            test_picks(clustered<float>(counts, 6, noise),
+                       times(0.2, only({"violating", "semi_hard", "3", "random 3 positives or nearest", "nearest 20", "both ways",
+                                        "absolute, 3", "screened twice", "skip few", "moderate positive"})),
+                       6, what);
         }
     }
 }
@@ -214,12 +361,13 @@ void test_more_doubt_than_memory() {
     Chance chance(6);
     std::vector<std::size_t> counts(1773, 2);
     counts.push_back(1);
+    const rules::Table some = only({"violating", "semi_hard", "hardest"});
     const auto best = simd::available().first(1);
     const auto problem = problem_of<float>(counts, 2, chance, [](auto, auto) { return 0.3; });
-    test_against_definition(problem, 0.2, 1, "doubt everywhere", {2}, best);
+    test_picks(problem, some, 1, "doubt everywhere", best);
     counts.push_back(100);
     const auto more = problem_of<float>(counts, 2, chance, [](auto, auto) { return 0.3; });
-    test_against_definition(more, 0.2, 1, "doubt everywhere, foreseen", {2}, best);
+    test_picks(more, some, 1, "doubt everywhere, foreseen", best);
 }
 
 // Small whole numbers: most distances tie with each other and with the edges of the band.
@@ -228,11 +376,15 @@ void test_ties_and_duplicates() {
     for (const std::size_t size : {2U, 6U, 20U}) {
         const auto problem = problem_of<float>(
             equal_counts(12, 8), size, chance, [&](auto, auto) { return static_cast<double>(chance.below(3)) - 1.0; });
-        for (const double margin : {1.0, 2.0}) { test_against_definition(problem, margin, 3, "ties"); }
+        test_all(problem, times(4.0, table()), 3, "ties");
+        test_picks(problem, times(8.0, table()), 3, "ties");
+        test_all(problems::with_bank(problem, chance, size == 6), times(4.0, table()), 3, "ties, with a bank");
     }
     for (const double value : {0.0, 0.3}) {
         const auto problem = problem_of<float>(equal_counts(6, 10), 8, chance, [&](auto, auto) { return value; });
-        check::that(test_against_definition(problem, 0.2, 1, "all rows equal") == 6 * 45, "all pairs violate, none is semi-hard");
+        check::that(test_picks(problem, only({"violating", "semi_hard"}), 1, "all rows equal") == 6 * 45,
+                    "all pairs violate, none is semi-hard");
+        test_all(problem, table(), 1, "all rows equal");
     }
 }
 
@@ -246,10 +398,12 @@ void test_near_ties() {
         for (const std::size_t size : {20U, 128U}) {
             const auto problem =
                 problem_of<double>(counts, size, chance, [&](auto, auto) { return values[chance.below(3)]; });
-            for (const double margin : {0.16, 0.84}) {
-                test_against_definition(problem, margin, 8, "near ties, float64", {2});
-                test_against_definition(in_float32(problem), margin, 8, "near ties, float32", {2});
-            }
+            // Quarters become multiples of 0.16, as distances are.
+            const rules::Table rules = times(size == 20 ? 6.4 : 40.0, table());
+            test_picks(problem, rules, 8, "near ties, float64");
+            test_picks(in_float32(problem), rules, 8, "near ties, float32");
+            const rules::Table narrow = only({"violating", "semi_hard", "nearest semi-hard", "3"});
+            for (const double margin : {0.16, 0.84}) { test_picks(problem, times(4.0 * margin, narrow), 8, "near ties"); }
         }
     }
 }
@@ -257,46 +411,82 @@ void test_near_ties() {
 void test_long_and_short_rows() {
     for (const double scale : {1e-300, 1e-160, 1e-140, 1e-30, 1e-19, 1e19, 1e140, 5e149}) {
         const double margin = std::max(0.2 * scale * scale, std::numeric_limits<double>::denorm_min());
-        test_against_definition(clustered<double>(equal_counts(6, 5), 12, 0.7, scale), margin, 1,
-                                "scale " + std::to_string(std::log10(scale)));
+        test_picks(clustered<double>(equal_counts(6, 5), 12, 0.7, scale), times(4.0 * margin, table()), 1,
+                   "scale " + std::to_string(std::log10(scale)));
     }
     auto problem = clustered<float>(equal_counts(8, 6), 16, 0.7);
     for (std::size_t i = 0; i < problem.values.size(); ++i) {
         problem.values[i] *= static_cast<float>(std::pow(10.0, static_cast<double>(i / 16) / 2.0 - 12.0));
     }
-    for (const double margin : {1e-20, 1e-3, 1.0}) { test_against_definition(problem, margin, 1, "lengths far apart"); }
+    for (const double margin : {1e-20, 1e-3, 1.0}) { test_picks(problem, times(4.0 * margin, table()), 1, "lengths far apart"); }
 }
 
 void test_odd_groups() {
     const auto none = [](const std::vector<std::size_t>& counts, const std::string& what) {
-        check::that(test_against_definition(clustered<float>(counts, 7, 0.7), 0.2, 1, what) == 0, what + " gives no triplet");
+        check::that(test_all(clustered<float>(counts, 7, 0.7), table(), 1, what) == 0, what + " gives no triplet");
     };
     none({}, "no rows");
     none({0, 0}, "no rows in two identities");
     none({1}, "one row");
-    none({100}, "one identity");
+    none({40}, "one identity");
     none(equal_counts(100, 1), "each row an identity");
-    test_against_definition(clustered<float>({2, 1}, 7, 5.0), 0.2, 1, "one pair and one negative");
-    test_against_definition(clustered<float>({500, 40}, 4, 0.3), 0.1, 1, "one large identity, trained", {2});
-    test_against_definition(clustered<double>({1, 400}, 4, 5.0), 0.1, 1, "one large identity, one negative", {1, 3});
+    test_all(clustered<float>({2, 1}, 7, 5.0), table(), 1, "one pair and one negative");
+    test_all(clustered<float>({2, 2}, 7, 5.0), table(), 1, "two pairs");
+    const rules::Table some = only({"violating", "semi_hard", "nearest 3", "batch hard", "2 of 3", "hardest 2 of most",
+                                    "skip or nearest", "moderate positive or farthest", "batch all", "every absolute"});
+    test_picks(clustered<float>({300, 40}, 4, 0.3), times(0.4, some), 1, "one large identity, trained");
+    test_picks(clustered<double>({1, 250}, 4, 5.0), times(0.4, some), 1, "one large identity, one negative");
+    auto bank = clustered<float>(equal_counts(10, 5), 7, 0.7);
+    bank.members.assign(10, 0);
+    for (std::size_t i = 0; i < 10; ++i) { bank.members[i] = bank.offsets[i]; }
+    check::that(test_all(bank, table(), 1, "all of a bank") == 0, "a bank has no anchors");
+    for (std::size_t i = 0; i < 10; i += 2) { ++bank.members[i]; }
+    check::that(test_all(bank, table(), 1, "an anchor and a bank") == 0, "a bank has no positives unless asked");
+    bank.bank_positives = true;
+    check::that(test_all(bank, table(), 1, "an anchor and a bank's positives") != 0, "a bank has positives where asked");
 }
 
-// Many batches of odd shapes, whose numbers are drawn from few or from many.
+// A bank's rows are negatives, never anchors, and positives only if asked.
+void test_banks() {
+    for (const double noise : {0.3, 0.7, 5.0}) {
+        for (const bool bank_positives : {false, true}) {
+            Chance chance(8);
+            const auto problem = problems::with_bank(clustered<float>(equal_counts(10, 9), 17, noise), chance, bank_positives);
+            test_all(problem, times(0.8, table()), 7, "a bank, noise " + std::to_string(noise));
+        }
+        Chance chance(9);
+        const auto large = problems::with_bank(clustered<double>(equal_counts(90, 7), 9, noise), chance, noise < 0.5);
+        test_picks(problems::on_sphere(large, 1.0), rules::both(only({"violating", "3", "nearest 3", "random 3 positives or nearest"}),
+                                                                only({"weighted, 3"}, rules::weighted_table(9, 1.0))),
+                   7, "a large bank");
+    }
+}
+
+// Many batches of odd shapes, whose numbers are drawn from few or from many, by rules of any words.
 void test_random_batches(std::uint64_t n_batches) {
     for (std::uint64_t seed = 0; seed < n_batches; ++seed) {
         Chance chance(seed);
         std::vector<std::size_t> counts(1 + chance.below(9));
         for (std::size_t& count : counts) { count = chance.below(9); }
-        const std::size_t size = 1 + chance.below(40);
-        const std::size_t kind = chance.below(3);
+        std::size_t size = 1 + chance.below(40);
+        const std::size_t kind = chance.below(5);
         const double few[] = {0.0, 1e-30, 1e20, -1e-3, 1.0, -1.0};
-        const auto problem = problem_of<double>(counts, size, chance, [&](auto, auto) {
-            return kind == 0 ? chance.normal() : kind == 1 ? few[chance.below(6)] : static_cast<double>(chance.below(3));
+        auto problem = problem_of<double>(counts, size, chance, [&](auto, auto) {
+            return kind == 1 ? few[chance.below(6)] : kind == 2 ? static_cast<double>(chance.below(3)) : chance.normal();
         });
-        const double margin = std::exp2(static_cast<double>(chance.below(30)) - 20.0);
+        if (kind == 3) { problem = problems::on_sphere(problem, 1.0); }
+        if (kind == 4) { problem = problems::tied_on_sphere<double>(counts, size = std::max<std::size_t>(size, 6), chance); }
+        if (chance.below(3) == 0) { problem = problems::with_bank(problem, chance, chance.below(2) == 0); }
+
+        rules::Table some = times(std::exp2(static_cast<double>(chance.below(30)) - 18.0), only({"violating", "semi_hard"}));
+        for (int i = 0; i < 8; ++i) {
+            oracle::Rule rule = rules::composed(chance, kind == 0 ? 0.5 * static_cast<double>(size) : 1.0);
+            if (kind >= 3 && rule.pick == "uniform") { rule = rules::weighted(rule, 3 + chance.below(60), 0.4, 1.9, 1.0); }
+            some.push_back({"composed " + std::to_string(i), rule});
+        }
         const std::string what = "batch " + std::to_string(seed);
-        test_against_definition(problem, margin, seed * 0x123456789ABCDEFU, what + ", float64", {1, 4});
-        test_against_definition(in_float32(problem), margin, seed, what + ", float32", {2});
+        test_picks(problem, some, seed * 0x123456789ABCDEFU, what + ", float64");
+        test_all(in_float32(problem), some, seed, what + ", float32");
     }
 }
 
@@ -304,56 +494,62 @@ void test_random_batches(std::uint64_t n_batches) {
 void test_floating_point_state() {
     // Every coordinate is a denormal float.
     const auto problem = in_float32(clustered<double>(equal_counts(40, 7), 24, 0.5, 1e-39));
-    const double margin = 1e-79;
-    const auto expected = by_definition(problem, "semi_hard", margin, 5);
-    check::that(!expected.empty() && expected.size() < 40 * 21, "some pairs have a negative");
-    std::fenv_t before;
-    std::fegetenv(&before);
-    for (const int rounding : {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
-        for (const int n_threads : {1, 3}) {
-            std::fesetround(rounding);
-            std::feclearexcept(FE_ALL_EXCEPT);
-            std::feraiseexcept(FE_OVERFLOW);
+    Trial trial(problem, 5, "denormals");
+    for (const Named& named : times(4e-79, only({"semi_hard", "skip few", "nearest 3", "hardest 2 of most", "half"}))) {
+        const auto expected = trial.by_definition(named.rule);
+        if (named.name == "semi_hard") {
+            check::that(!expected.triplets.empty() && expected.triplets.size() < 40 * 21, "some pairs have a negative");
+        }
+        std::fenv_t before;
+        std::fegetenv(&before);
+        for (const int rounding : {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
+            for (const int n_threads : {1, 3}) {
+                const mining::Rule rule = native(named.rule);
+                std::fesetround(rounding);
+                std::feclearexcept(FE_ALL_EXCEPT);
+                std::feraiseexcept(FE_OVERFLOW);
 #if defined(__x86_64__)
-            const unsigned denormals_are_zero = 0x8040;
-            _mm_setcsr(_mm_getcsr() | denormals_are_zero);
+                const unsigned denormals_are_zero = 0x8040;
+                _mm_setcsr(_mm_getcsr() | denormals_are_zero);
 #endif
-            const int flags = std::fetestexcept(FE_ALL_EXCEPT);
-            const auto mined =
-                mine(problem, {mining::SemiHard{}, margin, 5, n_threads}, simd::kernels(), shared_workspace()).triplets;
-            bool untouched = std::fegetround() == rounding && std::fetestexcept(FE_ALL_EXCEPT) == flags;
+                const int flags = std::fetestexcept(FE_ALL_EXCEPT);
+                const auto mined = mine(problem, rule, 5, {simd::kernels(), n_threads}, shared_workspace()).results;
+                bool untouched = std::fegetround() == rounding && std::fetestexcept(FE_ALL_EXCEPT) == flags;
 #if defined(__x86_64__)
-            untouched = untouched && (_mm_getcsr() & denormals_are_zero) == denormals_are_zero;
+                untouched = untouched && (_mm_getcsr() & denormals_are_zero) == denormals_are_zero;
 #endif
-            std::fesetenv(&before);
-            check::that(mined == expected, "the caller's rounding and denormals do not matter");
-            check::that(untouched, "the caller keeps its floating-point state");
+                std::fesetenv(&before);
+                check::that(mined == expected.triplets, "the caller's rounding and denormals do not matter: " + named.name);
+                check::that(untouched, "the caller keeps its floating-point state");
+            }
         }
     }
 }
 
 // Parts of the anchors, cut anyhow, have between them the triplets of all.
 void test_parts_of_the_anchors() {
+    const rules::Table some = times(0.8, only({"violating", "semi_hard", "3", "nearest 3", "random 3 positives or nearest",
+                                               "hardest 2 of most", "moderate, screened", "skip many"}));
     for (const double noise : {0.3, 0.7, 5.0}) {
-        const auto problem = clustered<float>(equal_counts(90, 6), 24, noise);
-        for (const mining::Band& band : mining::kBands) {
-            const auto expected = by_definition(problem, name_of(band), 0.2, 3);
-            for (const std::size_t n_parts : {1U, 2U, 7U, 100U}) {
+        const auto problem = clustered<float>(equal_counts(60, 6), 24, noise);
+        Trial trial(problem, 3, "parts");
+        for (const Named& named : some) {
+            auto expected = trial.by_definition(named.rule).triplets;
+            std::ranges::sort(expected);
+            for (const std::size_t n_parts : {1U, 2U, 7U, 60U}) {
                 Chance chance(n_parts);
                 std::vector<std::size_t> parts(problem.n());
                 for (std::size_t& part : parts) { part = chance.below(n_parts); }
                 std::vector<Triplet> got;
                 for (std::size_t part = 0; part < n_parts; ++part) {
-                    std::vector<std::uint8_t> anchors;
-                    for (const std::size_t its : parts) { anchors.push_back(its == part ? 1 : 0); }
-                    const auto mined =
-                        mine(problem, {band, 0.2, 3, 1 + static_cast<int>(part % 3), anchors}, simd::kernels(), shared_workspace());
-                    got.insert(got.end(), mined.triplets.begin(), mined.triplets.end());
+                    How how = {.kernels = simd::kernels(), .n_threads = 1 + static_cast<int>(part % 3)};
+                    for (const std::size_t its : parts) { how.anchors.push_back(its == part ? 1 : 0); }
+                    const auto mined = mine(problem, native(named.rule), 3, how, shared_workspace()).results;
+                    got.insert(got.end(), mined.begin(), mined.end());
                 }
-                auto sorted = expected;
-                std::ranges::sort(sorted);
                 std::ranges::sort(got);
-                check::that(got == sorted, "parts of the anchors: " + std::to_string(n_parts) + ", noise " + std::to_string(noise));
+                check::that(got == expected, "parts of the anchors: " + named.name + ", " + std::to_string(n_parts) + ", noise " +
+                                                 std::to_string(noise));
             }
         }
     }
@@ -367,8 +563,8 @@ void test_rows_that_are_not_finite() {
         auto problem = sound;
         problem.values[83 * 9 + 2] = problem.values[17 * 9 + 8] = value;
         for (const simd::Kernels* kernels : simd::available()) {
-            const auto mined = mine(problem, {mining::SemiHard{}, 0.2, 1, 3}, *kernels, shared_workspace());
-            check::that(mined.bad_row == 17 && mined.triplets.empty(), "the first bad row");
+            const auto mined = mine(problem, native({.band = rules::kSemiHard}), 1, {*kernels, 3}, shared_workspace());
+            check::that(mined.bad_row == 17 && mined.results.empty(), "the first bad row");
         }
     }
 }
@@ -376,20 +572,22 @@ void test_rows_that_are_not_finite() {
 // Callers side by side, each with a workspace and threads of its own.
 void test_callers_side_by_side() {
     const auto problem = clustered<float>(equal_counts(20, 10), 32, 0.7);
-    std::vector<std::vector<Triplet>> got(3), expected;
-    for (std::uint64_t seed = 0; seed < got.size(); ++seed) { expected.push_back(by_definition(problem, "semi_hard", 0.2, seed)); }
+    const rules::Table some = times(0.8, only({"semi_hard", "nearest 3", "hardest 2 of most"}));
+    std::vector<std::vector<Triplet>> got(some.size()), expected;
+    for (std::size_t i = 0; i < some.size(); ++i) { expected.push_back(Trial(problem, i, "").by_definition(some[i].rule).triplets); }
     std::vector<std::jthread> callers;
-    for (std::uint64_t seed = 0; seed < got.size(); ++seed) {
-        callers.emplace_back([&, seed] {
+    for (std::size_t i = 0; i < some.size(); ++i) {
+        callers.emplace_back([&, i] {
             mining::Workspace workspace;
-            for (int i = 0; i < 5; ++i) {
-                simd::choose(simd::available()[(seed + static_cast<std::size_t>(i)) % simd::available().size()]->name);
-                got[seed] = mine(problem, {mining::SemiHard{}, 0.2, seed, 2}, simd::kernels(), workspace).triplets;
+            for (std::size_t turn = 0; turn < 5; ++turn) {
+                simd::choose(simd::available()[(i + turn) % simd::available().size()]->name);
+                got[i] = mine(problem, native(some[i].rule), i, {simd::kernels(), 2}, workspace).results;
             }
         });
     }
     callers.clear();
     check::that(got == expected, "callers side by side");
+    simd::choose(simd::available().front()->name);
 }
 
 void test_number_of_threads() {
@@ -404,7 +602,9 @@ void test_number_of_threads() {
 // The argument says how many random batches to mine: fewer where a machine is emulated.
 int main(int n_arguments, char** arguments) {
     test_number_of_threads();
+    test_the_table_has_every_word();
     test_trained_and_untrained();
+    test_weighted();
     test_blocks_chunks_and_tiles();
     test_identities_across_blocks();
     test_little_room();
@@ -414,6 +614,7 @@ int main(int n_arguments, char** arguments) {
     test_near_ties();
     test_long_and_short_rows();
     test_odd_groups();
+    test_banks();
     test_random_batches(n_arguments > 1 ? std::stoull(arguments[1]) : 100);
     test_parts_of_the_anchors();
     test_floating_point_state();

@@ -197,7 +197,7 @@ def _with_bank(
     bank_rows = check_embeddings(bank[0], "the bank's embeddings")
     if bank_rows.shape[1] != rows.shape[1]:
         raise ValueError(
-            f"the bank's embeddings must have {rows.shape[1]} numbers, as the batch's; got {bank_rows.shape[1]}"
+            f"the bank's embeddings must have {rows.shape[1]} numbers as the batch; got {bank_rows.shape[1]}"
         )
     if len(rows) + len(bank_rows) >= 2**31:
         raise ValueError("the batch and the bank must have fewer than 2**31 rows together")

@@ -60,7 +60,8 @@ class Triplets:
     n_pairs : int
         (Anchor, positive) pairs that were looked at.
     n_pairs_with_negative : int
-        Pairs that have at least one negative in the strategy's band.
+        Pairs that have at least one negative in the strategy's band; those that have none, and a triplet all
+        the same because of ``if_empty``, do not count.
     mean_d_ap, mean_d_an : float
         Mean distance of the triplets' positives and negatives from their anchors, to float32 precision; NaN
         where there are no triplets.
@@ -241,8 +242,7 @@ def mine_triplets(
     -------
     Triplets
         In the order of the pairs: by identity, then anchor, then positive, each in the order of the batch.
-        Picks of one pair are in the order in which they were drawn, the nearest first, or in that of the rows,
-        as the strategy has it.
+        Picks of one pair are in the order in which they were drawn, or the nearest first.
 
     Raises
     ------
@@ -268,8 +268,8 @@ def mine_triplets(
     rule = resolve_strategy(strategy)
     if rule.pick == "every":
         raise ValueError(
-            "this strategy picks every candidate, which may be billions: use stream_triplets, which gives them "
-            "in parts, or count_triplets"
+            "this strategy picks every candidate, which may be billions: stream_triplets gives them in "
+            "parts, and count_triplets counts them"
         )
     request = _check(
         embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, backend

@@ -22,7 +22,7 @@ from .checks import check_integer, check_word
 from .devices import load_core
 from .miner import Backend, workspace
 
-__all__ = ["EXCLUDE", "Neighbors", "NearestIdentities", "nearest_identities", "nearest_neighbors"]
+__all__ = ["EXCLUDE", "NearestIdentities", "Neighbors", "nearest_identities", "nearest_neighbors"]
 
 EXCLUDE: dict[str, str] = {
     "none": "nothing",
@@ -83,8 +83,8 @@ def nearest_neighbors(
 ) -> Neighbors:
     """Find the k nearest rows of a database for each query, exactly.
 
-    Distances are those of float64 arithmetic; equally near rows come in their order. No matrix of distances is
-    stored: memory is that of the rows, of the result and of what passes a sieve, about 100 MB.
+    Distances are those of float64 arithmetic; equally near rows come in their order. No matrix of distances
+    is stored: memory is that of the rows, of the result and of what passes a sieve, about 100 MB at most.
 
     Parameters
     ----------
@@ -134,7 +134,8 @@ def nearest_neighbors(
         others = check_embeddings(database, "database")
         if others.shape[1] != rows.shape[1]:
             raise ValueError(
-                f"queries and database must have as many numbers a row; got {rows.shape[1]} and {others.shape[1]}"
+                "queries and database must have as many numbers in a row; "
+                f"got {rows.shape[1]} and {others.shape[1]}"
             )
         base = len(others)
         if base + len(rows) >= 2**31:

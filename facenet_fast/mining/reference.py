@@ -1,8 +1,8 @@
 """THE SPECIFICATION of mining: float64, obvious loops, no speed. Every backend equals it, pick for pick.
 
-Rows come grouped: identity ``i`` owns the rows ``offsets[i] .. offsets[i + 1]``, and those from ``members[i]`` on
-are a memory bank's: never anchors, positives only if asked. All randomness is a pure function of (seed, anchor,
-positive), so it does not matter who computes a pair, or when.
+Rows come grouped: identity ``i`` owns the rows ``offsets[i] .. offsets[i + 1]``, and those from
+``members[i]`` on are a memory bank's: never anchors, positives only if asked. All randomness is a pure
+function of (seed, anchor, positive), so it does not matter who computes a pair, or when.
 
 An anchor's *negatives* are the rows of the other identities, in order, less the nearest where the rule skips
 some; a pair's *candidates* are the negatives in the band. Equal distances are in the order of their rows.
@@ -15,9 +15,9 @@ A uniform pick of a pair (anchor, positive)
 How many draws a pair gets is a matter of speed alone, yet it shows in the picks, so it is defined here.
 
 - The pilot is `N_PILOT` random (pair, negative) trials over the whole batch. Where at least `PILOT_SHARE` of
-  them are candidates, all pairs draw `N_DRAWS` times for each pick. If that leaves ``n_left`` pairs of an anchor
-  short of a pick, those draw ``n_rows // (MORE_DRAWS * n_left)`` times more: together, for less than a look at
-  all rows.
+  them are candidates, all pairs draw `N_DRAWS` times for each pick. If that leaves ``n_left`` pairs of an
+  anchor short of a pick, those draw ``n_rows // (MORE_DRAWS * n_left)`` times more: together, for less than a
+  look at all rows.
 - Otherwise, in a batch of at least `SAMPLE_FROM_ROWS` rows, those pairs draw of which at least
   `N_SAMPLE_HITS` of ``n_sampled`` random negatives of the anchor are candidates, and for each pick they draw
   `DRAWS_PER_SAMPLED` times as often. One negative is sampled for every `ROWS_PER_SAMPLED` rows, and
@@ -164,11 +164,10 @@ def mine(rows: Rows, rule: Rule, seed: int) -> Mined:
         int(m) for m, (b, e) in zip(rows.members, pairwise(rows.offsets), strict=True) for _ in range(b, e)
     ]
     negatives = [[*range(begin), *range(end, n_rows)] for begin, end in spans]
-    for anchor, others in enumerate(negatives):
-        skipped = sorted(others, key=lambda n: (squared[anchor][n], n))[
-            : int(rule.skip_hardest * len(others))
-        ]
-        negatives[anchor] = sorted({*others} - {*skipped})
+    for anchor, its_negatives in enumerate(negatives):
+        n_skipped = int(rule.skip_hardest * len(its_negatives))
+        skipped = sorted(its_negatives, key=lambda n: (squared[anchor][n], n))[:n_skipped]
+        negatives[anchor] = sorted({*its_negatives} - {*skipped})
 
     pairs = _pairs(rows, rule, seed, squared, spans, member_ends, negatives)
 
@@ -350,7 +349,7 @@ def neighbors(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """Return the k nearest rows of the database and their squared distances for each query.
 
-    What is missing where fewer are allowed is -1, infinitely far. ``excluded`` has shape (n_queries, n_database).
+    What is missing where fewer are allowed is -1, infinitely far. ``excluded``: (n_queries, n_database).
     """
     indices = np.full((len(queries), k), -1, dtype=np.int32)
     distances = np.full((len(queries), k), np.inf)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .checks import check_integer, check_word
-from .miner import mine_triplets, count_and_take
+from .miner import count_and_take, mine_triplets
 
 __all__ = ["select_triplets"]
 

@@ -1,11 +1,11 @@
-"""How likely a distance is between two random points of a sphere, and the weights that make all equally likely.
+"""How likely a distance is between random points of a sphere, and weights that make all equally likely.
 
 On the unit sphere of ``size`` dimensions the distance ``D`` has the density
-``q(D) ~ D^(size - 2) (1 - D^2 / 4)^((size - 3) / 2)``. Distance-weighted sampling (Wu et al. 2017, section 4) takes
-a negative with a probability proportional to ``min(1 / q(D), limit)``: far more near ones than chance would.
+``q(D) ~ D^(size - 2) (1 - D^2 / 4)^((size - 3) / 2)``. Distance-weighted sampling (Wu et al. 2017, section 4)
+takes a negative with a probability proportional to ``min(1 / q(D), limit)``: far more near ones than chance.
 
-The weights span hundreds of powers of ten, so they are logarithms, and to draw by them the squared distances are
-cut into bins within which the weight changes by a factor of e at most.
+The weights span hundreds of powers of ten, so they are logarithms, and to draw by them the squared distances
+are cut into bins within which the weight changes by a factor of e at most.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 __all__ = ["Weights", "weights"]
 
@@ -77,7 +78,7 @@ def weights(size: int, near: float, far: float, unit: float) -> Weights:
         top = _solve(size, limit, middle, top) if lowest < middle else lowest
     corners = [lowest, *([middle] if lowest < middle < top else []), top]
     edges, bounds = [lowest], [limit]
-    for begin, end in zip(corners, corners[1:], strict=False):
+    for begin, end in pairwise(corners):
         first, last = _log_weight(size, begin), _log_weight(size, end)
         n_bins = max(1, math.ceil(abs(last - first)))
         levels = [first + (last - first) * i / n_bins for i in range(n_bins + 1)]
@@ -92,7 +93,7 @@ def weights(size: int, near: float, far: float, unit: float) -> Weights:
 
 
 def _log_weight(size: int, squared: float) -> float:
-    # csrc/mining/weigh.hpp computes the same, operation by operation.
+    # csrc/mining/weigh.cpp computes the same, operation by operation.
     return (2 - size) / 2 * math.log(squared) - (size - 3) / 2 * math.log(1.0 - squared / 4.0)
 
 

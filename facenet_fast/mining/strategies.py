@@ -37,7 +37,7 @@ PAIRS: dict[str, str] = {
     "hardest_positive": "for each anchor its n_positives farthest positives",
     "easiest_positive": "for each anchor its n_positives nearest positives",
     "moderate_positive": "for each anchor its farthest positive that is nearer than all of its negatives, "
-    "if there is one (Shi et al. 2016, Embedding Deep Metric for Person Re-identification, section 3.1)",
+    "if there is one (Shi et al. 2016, Embedding Deep Metric for Person Re-identification)",
     "random_positives": "for each anchor n_positives of its positives, drawn without replacement",
 }
 
@@ -203,7 +203,7 @@ class Strategy:
 
 PRESETS: dict[str, Strategy] = {
     "vgg_face": Strategy(
-        "violating", source="Parkhi, Vedaldi, Zisserman 2015, Deep Face Recognition, section 4.3"
+        "violating", source="Parkhi, Vedaldi, Zisserman 2015, Deep Face Recognition, section 4"
     ),
     "facenet": Strategy("semi_hard", source="Schroff, Kalenichenko, Philbin 2015, FaceNet, section 3.2"),
     "batch_hard": Strategy(
@@ -222,7 +222,8 @@ PRESETS: dict[str, Strategy] = {
         "farther",
         "easiest_positive",
         "nearest",
-        source="Xuan, Stylianou, Pless 2020, Improved Embeddings with Easy Positive Triplet Mining, section 3",
+        source="Xuan, Stylianou, Pless 2020, Improved Embeddings with Easy Positive Triplet Mining, "
+        "section 3",
     ),
     "distance_weighted": Strategy(
         "all",
