@@ -248,14 +248,8 @@ def neighbors(scope: Scope) -> str:
             for name, timing in found.items():
                 text = f"{_ms(timing['median'] * 1e3)} ({timing['median'] / product:.2f})"
                 cells.setdefault(name, []).append(text)
-    header = [
-        "",
-        *(
-            f"{shape[0] * shape[1]:,} rows x {shape[2]}, k = {k}"
-            for shape in scope.neighbor_sizes
-            for k in (1, 16)
-        ),
-    ]
+    columns = [f"{p * k:,} x {d}, {n} nearest" for p, k, d in scope.neighbor_sizes for n in (1, 16)]
+    header = ["", *columns]
     return _table(header, [[name, *texts] for name, texts in cells.items()])
 
 
