@@ -249,7 +249,8 @@ class TrainConfig(_Checked):
     )
     strategy: str = _setting(
         "vgg_face",
-        help="which negatives: facenet (semi-hard) or vgg_face (every violating one)",
+        help="which triplets: vgg_face (any violating negative), facenet (a semi-hard one), batch_hard, "
+        "hardest, easy_positive or distance_weighted",
         group="mining",
     )
     margin: float = _setting(

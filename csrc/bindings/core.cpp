@@ -203,7 +203,7 @@ py::tuple count(mining::Workspace& workspace, const py::array& embeddings, const
 }
 
 void check_row_starts(const Array<std::int64_t>& row_starts, std::size_t n_rows, std::int64_t end) {
-    if (row_starts.ndim() != 1 || view(row_starts).size() != n_rows ||
+    if (row_starts.ndim() != 1 || !is_aligned(row_starts) || view(row_starts).size() != n_rows ||
         !std::ranges::all_of(view(row_starts), [end](auto start) { return 0 <= start && start <= end; })) {
         throw py::value_error("row_starts must hold a place for each of the embeddings");
     }
@@ -218,6 +218,7 @@ Array<std::int32_t> take(mining::Workspace& workspace, const py::array& embeddin
     const Call call =
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
     check_row_starts(row_starts, call.rows.n, ranks.size());
+    if (!is_aligned(ranks)) { throw py::value_error("ranks must be aligned in memory"); }
     return run(call, {.task = mining::Task::kTake, .ranks = view(ranks), .row_starts = view(row_starts)}).thirds;
 }
 
@@ -251,7 +252,7 @@ py::tuple neighbors(mining::Workspace& workspace, const py::array& embeddings, c
         throw py::value_error("queries must follow the database, or be all of it");
     }
     const std::size_t n_queries = rows.n - first_query;
-    bool inside = begins.ndim() == 1 && ends.ndim() == 1 && view(begins).size() == n_queries && view(ends).size() == n_queries;
+    bool inside = begins.ndim() == 1 && ends.ndim() == 1 && is_aligned(begins) && is_aligned(ends) && view(begins).size() == n_queries && view(ends).size() == n_queries;
     for (std::size_t i = 0; inside && i < n_queries; ++i) {
         inside = 0 <= view(begins)[i] && view(begins)[i] <= view(ends)[i] &&
                  view(ends)[i] <= static_cast<std::int64_t>(n_database);

@@ -357,9 +357,10 @@ void Picking::pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges
     }
 }
 
-void Picking::pick_nearest(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept {
+void Picking::pick_leading(From from, Anchor& anchor, std::size_t pair, const simd::Edges& edges,
+                           const Candidates& list) const noexcept {
     const Candidates accepted = accept(anchor, pair, edges, list);
-    const auto places = leading(From::kNearest, accepted, pairs_.n_picks, anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading);
+    const auto places = leading(from, accepted, pairs_.n_picks, anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading);
     for (std::size_t j = 0; j < places.size(); ++j) { set(anchor, pair, j, accepted, static_cast<std::size_t>(places[j])); }
 }
 
@@ -429,7 +430,7 @@ bool Picking::resolve(std::size_t row, const Candidates& candidates, float limit
                     std::copy_n(anchor.picks.data() + from, pairs_.n_picks, anchor.picks.data() + to);
                     std::copy_n(anchor.d_an.data() + from, pairs_.n_picks, anchor.d_an.data() + to);
                 } else {
-                    pick_nearest(anchor, i, edges[i], list);
+                    pick_leading(rule_.pick == Pick::kNearest ? From::kNearest : From::kFarthest, anchor, i, edges[i], list);
                 }
                 break;
         }

@@ -109,7 +109,7 @@ class Picking {
     void take_one(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list,
                   const RankAmong& rank_among) const noexcept;
     void pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
-    void pick_nearest(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
+    void pick_leading(From from, Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
     void fall_back(Anchor& anchor, std::size_t pair) const noexcept;
     void set(const Anchor& anchor, std::size_t pair, std::size_t pick, const Candidates& list, std::size_t place) const noexcept {
         anchor.picks[pair * pairs_.n_picks + pick] = list.columns[place];

@@ -33,9 +33,10 @@ inline constexpr std::array<Named<PairChoice>, 6> kPairChoices = {{{"each_once",
                                                                    {"moderate_positive", PairChoice::kModerate},
                                                                    {"random_positives", PairChoice::kRandom}}};
 
-enum class Pick { kUniform, kNearest, kWeighted, kEvery };
-inline constexpr std::array<Named<Pick>, 4> kPicks = {{{"uniform", Pick::kUniform},
+enum class Pick { kUniform, kNearest, kFarthest, kWeighted, kEvery };
+inline constexpr std::array<Named<Pick>, 5> kPicks = {{{"uniform", Pick::kUniform},
                                                        {"nearest", Pick::kNearest},
+                                                       {"farthest", Pick::kFarthest},
                                                        {"distance_weighted", Pick::kWeighted},
                                                        {"every", Pick::kEvery}}};
 

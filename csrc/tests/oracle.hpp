@@ -339,8 +339,8 @@ class Definition {
     void pick(const Rule& rule, std::uint64_t seed, const Pair& pair, const Rows& candidates, Rows& picks) {
         if (rule.pick == "every") {
             picks = candidates;
-        } else if (rule.pick == "nearest") {
-            picks = sorted(pair.anchor, candidates, false);
+        } else if (rule.pick == "nearest" || rule.pick == "farthest") {
+            picks = sorted(pair.anchor, candidates, rule.pick == "farthest");
             picks.resize(std::min(rule.n_negatives, picks.size()));
         } else if (rule.pick == "uniform") {
             Rows rest;

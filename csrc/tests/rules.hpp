@@ -81,6 +81,16 @@ inline const Table& table() {
         {"nearest 3", {.band = kSemiHard, .pairs = "both_ways", .pick = "nearest", .n_negatives = 3}},
         {"nearest 20", {.band = kFarther, .pick = "nearest", .n_negatives = 20}},
         {"nearest, as many as there are", {.band = kViolating, .pick = "nearest", .n_negatives = 150}},
+        {"farthest", {.band = kViolating, .pairs = "both_ways", .pick = "farthest"}},
+        {"farthest semi-hard 3", {.band = kSemiHard, .pick = "farthest", .n_negatives = 3}},
+        {"farthest absolute 2 or nearest",
+         {.band = {.relative = false, .low = 0.5, .high = 1.25},
+          .pairs = "both_ways",
+          .pick = "farthest",
+          .if_empty = "nearest",
+          .n_negatives = 2}},
+        {"farthest of a moderate positive",
+         {.band = kFarther, .pairs = "moderate_positive", .pick = "farthest", .skip_hardest = 0.1}},
         {"batch all", {.band = kViolating, .pairs = "both_ways", .pick = "every"}},
         {"every absolute", {.band = {.relative = false, .low = 0.75, .high = 1.5}, .pick = "every"}},
         {"every of a moderate positive", {.band = kFarther, .pairs = "moderate_positive", .pick = "every"}},
@@ -204,7 +214,7 @@ inline Table both(Table rules, const Table& more) {
 inline Rule composed(problems::Chance& chance, double unit) {
     const std::string_view pairs[] = {"each_once",        "both_ways",         "hardest_positive",
                                       "easiest_positive", "moderate_positive", "random_positives"};
-    const std::string_view picks[] = {"uniform", "uniform", "nearest", "every"};
+    const std::string_view picks[] = {"uniform", "uniform", "uniform", "nearest", "farthest", "every"};
     const std::string_view fallbacks[] = {"drop", "nearest", "farthest"};
     const double shares[] = {1e-6, 0.01, 0.3, 0.5, 0.95};
     const auto distance = [&] { return unit * 0.25 * static_cast<double>(chance.below(13)); };

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -53,8 +54,9 @@ struct How {
 // Numbers of threads and room for more or less go round from one call to the next: all meet all, without a product of all.
 How next_way(const simd::Kernels& kernels) {
     static std::size_t turn = 0;
+    const int n_threads[] = {1, 2, 1, 3, 4};
     ++turn;
-    return {.kernels = kernels, .n_threads = 1 + static_cast<int>(turn % 4), .room = turn / 4 % 3 == 0 ? 20'000 : kUsualRoom};
+    return {.kernels = kernels, .n_threads = n_threads[turn % 5], .room = turn / 5 % 3 == 0 ? 20'000 : kUsualRoom};
 }
 
 mining::Rule native(const oracle::Rule& rule) {
@@ -171,9 +173,10 @@ class Trial {
                 first_candidate[row] = static_cast<std::int64_t>(n_candidates);
             }
             counts.push_back({pair.anchor, pair.positive, static_cast<std::int32_t>(pair.n_candidates)});
-            const bool takes = pair.n_candidates != 0 && chance.below(4) != 0;
-            const std::size_t rank = takes ? chance.below(pair.n_candidates) : 0;
-            ranks.push_back(takes ? static_cast<std::int64_t>(rank) : -1);
+            // Some are asked for none, and some for one that they have not got.
+            const std::size_t rank = chance.below(8) == 0 ? pair.n_candidates + chance.below(2) : chance.below(pair.n_candidates + 1);
+            const bool asks = chance.below(4) != 0, takes = asks && rank < pair.n_candidates;
+            ranks.push_back(asks ? static_cast<std::int64_t>(rank) : -1);
             taken.push_back({pair.anchor, pair.positive, takes ? negatives[n_candidates + rank] : -1});
             n_candidates += pair.n_candidates;
         }
@@ -292,6 +295,35 @@ void test_weighted() {
         test_picks(in_float32(loose), rules::weighted_table(size, 1.0), 2, what);
         const auto tied = problems::tied_on_sphere<float>(equal_counts(15, 6), 12, chance);
         test_picks(tied, rules::weighted_table(size, 1.0), 2, what + ", ties");
+    }
+}
+
+// Next to nothing and next to antipodes weights change within fractions of what float32 knows of a distance.
+void test_weights_beyond_float32() {
+    for (const std::size_t size : {3U, 4U, 16U}) {
+        Chance chance(size);
+        auto problem = problem_of<double>(equal_counts(12, 6), size, chance, [&](auto, auto) { return chance.normal(); });
+        problem = problems::on_sphere(problem, 1.0);
+        for (std::size_t row = 0; row < problem.n(); ++row) {
+            // Half of the rows are a few, or their antipodes, but for a little.
+            if (chance.below(2) == 0) { continue; }
+            const double side = chance.below(2) == 0 ? 1.0 : -1.0;
+            const double little = chance.below(4) == 0 ? 0.0 : std::pow(10.0, -1.0 - static_cast<double>(chance.below(80)) / 10.0);
+            const std::size_t from = chance.below(3);
+            for (std::size_t k = 0; k < size; ++k) {
+                problem.values[row * size + k] = side * problem.values[from * size + k] + little * chance.normal();
+            }
+        }
+        problem = problems::on_sphere(problem, 1.0);
+        const rules::Table some = {
+            {"down to nothing", rules::weighted({.band = rules::kAll, .pairs = "both_ways"}, size, 1e-3, 2.5, 1.0)},
+            {"down to nothing, 3", rules::weighted({.band = rules::kFarther, .n_negatives = 3}, size, 1e-4, 2.5, 1.0)},
+            {"down to nothing, many", rules::weighted({.band = rules::kViolating, .n_negatives = 80}, size, 1e-3, 2.5, 1.0)},
+            {"up to antipodes", rules::weighted({.band = {.low = 0.5}, .n_negatives = 2}, size, 0.5, 2.5, 1.0)},
+        };
+        const std::string what = "weights beyond float32, size " + std::to_string(size);
+        test_picks(problem, some, 4, what + ", float64");
+        test_picks(in_float32(problem), some, 4, what + ", float32");
     }
 }
 
@@ -462,6 +494,44 @@ void test_banks() {
     }
 }
 
+// What the caller got wrong is refused, or bounded by what there is room for.
+void test_wrong_assignments() {
+    const auto problem = clustered<float>(equal_counts(9, 7), 17, 0.7);
+    const auto is_refused = [&](const mining::Rule& rule, std::size_t n_ranks, const Anchors& anchors) {
+        const std::vector<std::int64_t> row_starts(problem.n(), 0), ranks(n_ranks, 0);
+        try {
+            mine(problem, rule, 1, {.kernels = simd::kernels(), .anchors = anchors}, shared_workspace(),
+                 {.task = mining::Task::kTake, .ranks = ranks, .row_starts = row_starts});
+        } catch (const std::invalid_argument&) { return true; }
+        return false;
+    };
+    Anchors last(problem.n(), 0);
+    last.back() = last[problem.n() - 2] = 1;
+    const mining::Rule each_once = native({.band = rules::kAll, .pick = "every"});
+    const mining::Rule both_ways = native({.band = rules::kAll, .pairs = "both_ways", .pick = "every"});
+    check::that(is_refused(each_once, 5, {}) && !is_refused(each_once, 6, {}), "an anchor has six pairs at most");
+    check::that(is_refused(each_once, 0, last) && !is_refused(each_once, 1, last), "the anchors that are asked for have one pair");
+    check::that(is_refused(both_ways, 5, last) && !is_refused(both_ways, 6, last), "or six");
+
+    // Room for half of the candidates: behind it nothing is written.
+    const std::size_t n_pairs = 9 * 21, n_negatives = 8 * 7;
+    std::vector<std::int64_t> row_starts;
+    std::size_t n_listed = 0;
+    for (std::size_t g = 0; g < problem.n(); ++g) {
+        row_starts.push_back(static_cast<std::int64_t>(n_listed));
+        n_listed += (6 - g % 7) * n_negatives;
+    }
+    check::that(n_listed == n_pairs * n_negatives, "all candidates");
+    std::vector<std::int32_t> listed(n_listed, -7);
+    const std::size_t room = n_listed / 2 + 5;
+    mine(problem, each_once, 1, {simd::kernels(), 2}, shared_workspace(),
+         {.task = mining::Task::kList, .row_starts = row_starts, .listed = std::span(listed).first(room)});
+    const auto is_open = [](std::int32_t row) { return row == -7; };
+    check::that(std::all_of(listed.begin() + static_cast<std::ptrdiff_t>(room), listed.end(), is_open), "nothing behind the room");
+    check::that(std::none_of(listed.begin(), listed.begin() + static_cast<std::ptrdiff_t>(room - n_negatives), is_open),
+                "all that fits in");
+}
+
 // Many batches of odd shapes, whose numbers are drawn from few or from many, by rules of any words.
 void test_random_batches(std::uint64_t n_batches) {
     for (std::uint64_t seed = 0; seed < n_batches; ++seed) {
@@ -605,6 +675,7 @@ int main(int n_arguments, char** arguments) {
     test_the_table_has_every_word();
     test_trained_and_untrained();
     test_weighted();
+    test_weights_beyond_float32();
     test_blocks_chunks_and_tiles();
     test_identities_across_blocks();
     test_little_room();
@@ -615,6 +686,7 @@ int main(int n_arguments, char** arguments) {
     test_long_and_short_rows();
     test_odd_groups();
     test_banks();
+    test_wrong_assignments();
     test_random_batches(n_arguments > 1 ? std::stoull(arguments[1]) : 100);
     test_parts_of_the_anchors();
     test_floating_point_state();

@@ -217,16 +217,17 @@ def join_labels(
     own, others = np.asarray(labels), np.asarray(more)
     if not n or not n_more:
         return own if n else others
-    if _family(own) == _family(others):
-        joined = np.concatenate((own, others))
-        if (joined[:n] == own).all() and (joined[n:] == others).all():
-            return joined
-    raise TypeError(f"labels must be of one type, and {whose}too; got {own.dtype} and {others.dtype}")
+    if _family(own) != _family(others):
+        raise TypeError(f"labels must be of one type, and {whose}too; got {own.dtype} and {others.dtype}")
+    if _family(own) == "whole number" and np.result_type(own, others).kind == "f":
+        # No type of numpy's has both large unsigned and negative numbers: Python's has.
+        own, others = own.astype(object), others.astype(object)
+    return np.concatenate((own, others))
 
 
 def _family(labels: npt.NDArray[Any]) -> str:
     kind = labels.dtype.kind
-    return "number" if kind in "biuf" else kind
+    return "whole number" if kind in "biu" else kind
 
 
 def _check_anchors(anchors: slice | npt.ArrayLike, n_rows: int) -> npt.NDArray[np.uint8]:

@@ -230,6 +230,8 @@ def mine(rows: Rows, rule: Rule, seed: int) -> Mined:
                 its_picks += candidates
             elif rule.pick == "nearest":
                 its_picks += sorted(candidates, key=lambda n: (squared[anchor][n], n))[:k]
+            elif rule.pick == "farthest":
+                its_picks += sorted(candidates, key=lambda n: (-squared[anchor][n], n))[:k]
             elif rule.pick == "uniform":
                 _rank_rest(stream(seed, anchor, positive), candidates, k, its_picks)
             else:

@@ -23,6 +23,10 @@ __all__ = ["Weights", "weights"]
 _FARTHEST = 4.0 * (1.0 - 2.0**-40)
 
 
+# A square that is none any more would have no logarithm either.
+_NEAREST = 2.0**-1000
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights of distances ``d``; squared distances on the unit sphere are ``unit * d``.
@@ -68,7 +72,7 @@ def weights(size: int, near: float, far: float, unit: float) -> Weights:
     """
     if size < 3:
         raise ValueError(f"distance_weighted needs embeddings of 3 numbers at least; got {size}")
-    lowest = near * near
+    lowest = max(near * near, _NEAREST)
     # The density's only maximum, where the weight is least.
     middle = 4.0 * (size - 2) / (2 * size - 5) if size > 3 else 4.0
     top = max(lowest, min(far * far, _FARTHEST))

@@ -44,6 +44,7 @@ PAIRS: dict[str, str] = {
 PICKS: dict[str, str] = {
     "uniform": "n_negatives of the band, each as likely as any other, without replacement",
     "nearest": "the n_negatives nearest to the anchor; of equally near ones those that come first",
+    "farthest": "the n_negatives farthest from the anchor; of equally far ones those that come first",
     "distance_weighted": "n_negatives of the band without replacement, drawn by the inverse density of "
     "distances on the unit sphere (Wu et al. 2017, Sampling Matters in Deep Embedding Learning, section 4)",
     "every": "all of the band: `stream_triplets` gives them in parts, `count_triplets` counts them",
@@ -72,7 +73,7 @@ class Interval:
     Raises
     ------
     TypeError
-        If an end is no number.
+        If an end is no number, or a flag neither True nor False.
     ValueError
         If an end is NaN, or ``low`` is not below ``high``.
     """
@@ -83,6 +84,10 @@ class Interval:
     low_is_open: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("relative", "low_is_open"):
+            flag = getattr(self, name)
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} of an interval must be True or False; got {flag!r}")
         for name in ("low", "high"):
             object.__setattr__(self, name, check_number(f"{name} of an interval", getattr(self, name)))
         if not self.low < self.high:

@@ -396,7 +396,7 @@ SAME = {"exclude": "same_identity"}
         ({"queries": None}, TypeError, "queries must be float32 or float64; got object"),
         ({"database": np.ones(4)}, ValueError, r"database must have shape .*got \(4,\)"),
         ({"database": np.ones((4, 4), complex)}, TypeError, "database must be float32 or float64"),
-        ({"database": np.ones((4, 3))}, ValueError, "as many numbers a row; got 4 and 3"),
+        ({"database": np.ones((4, 3))}, ValueError, "as many numbers .*got 4 and 3"),
         ({"queries": np.full((5, 4), np.nan)}, ValueError, "must be finite"),
         ({"database": np.full((8, 4), np.inf)}, ValueError, "must be finite"),
         ({"database": np.full((8, 4), 1e160)}, ValueError, "must be finite, with norms below 1e.150"),
