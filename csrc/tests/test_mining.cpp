@@ -675,7 +675,6 @@ int main(int n_arguments, char** arguments) {
     test_the_table_has_every_word();
     test_trained_and_untrained();
     test_weighted();
-    test_weights_beyond_float32();
     test_blocks_chunks_and_tiles();
     test_identities_across_blocks();
     test_little_room();
@@ -692,5 +691,6 @@ int main(int n_arguments, char** arguments) {
     test_floating_point_state();
     test_rows_that_are_not_finite();
     test_callers_side_by_side();
+    test_weights_beyond_float32();
     return check::report();
 }

@@ -219,15 +219,14 @@ def join_labels(
         return own if n else others
     if _family(own) != _family(others):
         raise TypeError(f"labels must be of one type, and {whose}too; got {own.dtype} and {others.dtype}")
-    if _family(own) == "whole number" and np.result_type(own, others).kind == "f":
-        # No type of numpy's has both large unsigned and negative numbers: Python's has.
+    if np.result_type(own, others).kind == "f" and {own.dtype.kind, others.dtype.kind} != {"f"}:
+        # Floats do not hold all whole numbers; Python compares them all.
         own, others = own.astype(object), others.astype(object)
     return np.concatenate((own, others))
 
 
 def _family(labels: npt.NDArray[Any]) -> str:
-    kind = labels.dtype.kind
-    return "whole number" if kind in "biu" else kind
+    return "number" if labels.dtype.kind in "biuf" else labels.dtype.kind
 
 
 def _check_anchors(anchors: slice | npt.ArrayLike, n_rows: int) -> npt.NDArray[np.uint8]:

@@ -37,7 +37,7 @@ STRATEGIES: dict[str, Strategy] = {
     "uniform_3_of_all": Strategy("all", "random_positives", n_positives=2, n_negatives=3),
     "nearest_3": Strategy("semi_hard", "both_ways", "nearest", n_negatives=3),
     "farthest": Strategy("violating", "both_ways", "farthest"),
-    "farthest_2": Strategy("semi_hard", pick="farthest", n_negatives=2),
+    "farthest_3": Strategy("semi_hard", pick="farthest", n_negatives=3),
     "weighted_3": Strategy("all", pick="distance_weighted", n_negatives=3),
     "weighted_semi_hard": Strategy("semi_hard", "both_ways", "distance_weighted"),
     "weighted_hardest_positive": Strategy(
