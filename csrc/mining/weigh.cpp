@@ -12,6 +12,9 @@ constexpr double kLevelHeight = 512.0;
 // More than exp() and log() are wrong by, relatively.
 constexpr double kRounding = 1e-9;
 
+// Bins that are narrower than this share of their distance are told apart by their numbers.
+constexpr float kNarrow = 0x1p-20F;
+
 double draw_unit(const core::Stream& stream, std::uint64_t i) noexcept {
     constexpr std::uint64_t kSteps = std::uint64_t{1} << 53;
     return static_cast<double>(stream.draw(i, kSteps)) / static_cast<double>(kSteps);
@@ -21,9 +24,14 @@ std::ptrdiff_t level_of(double log_bound) noexcept { return static_cast<std::ptr
 
 }  // namespace
 
-Weighing::Weighing(const Batch& batch, const Weights& weights) : weights_(weights), kernels_(batch.kernels()) {
+Weighing::Weighing(const Batch& batch, const Weights& weights)
+    : weights_(weights), batch_(batch), kernels_(batch.kernels()) {
     if (weights.edges.empty()) { return; }
     for (const double edge : weights.edges) { edges_.push_back(scaled(batch, edge)); }
+    by_number_ = std::ranges::adjacent_find(edges_, [](float left, float right) {
+                     return !(right - left > kNarrow * right);
+                 }) != edges_.end();
+    for (std::size_t edge = 0; by_number_ && edge < edges_.size(); ++edge) { edges_[edge] = static_cast<float>(edge) + 0.5F; }
     const std::size_t n_bins = weights.log_bounds.size();
     for (std::size_t bin = 0; bin < n_bins; ++bin) {
         const double begin = weights.edges[bin == 0 ? 0 : bin - 1], end = weights.edges[std::min(bin, n_bins - 2)];
@@ -65,6 +73,10 @@ double Weighing::log_weight(double distance) const noexcept {
     return (2.0 - size) / 2.0 * std::log(squared) - (size - 3.0) / 2.0 * std::log(1.0 - squared / 4.0);
 }
 
+std::size_t Weighing::bin_of(double distance) const noexcept {
+    return static_cast<std::size_t>(std::ranges::upper_bound(weights_.edges, distance) - weights_.edges.begin());
+}
+
 Candidates Weighing::list_of(const WeighMemory& memory, std::size_t level) const noexcept {
     const WeighMemory::Level& its = memory.levels.data()[level];
     return {memory.distances.data() + its.at, memory.columns.data() + its.at, its.n};
@@ -83,8 +95,7 @@ std::size_t Weighing::count_below(std::size_t edge, std::size_t anchor, float do
                                           memory.their_distances.data(), memory.their_columns.data());
     std::size_t below = found.sure;
     for (std::size_t i = 0; i < n; ++i) {
-        const double d = exact(anchor, static_cast<std::size_t>(columns[i]));
-        const auto bin = static_cast<std::size_t>(std::ranges::upper_bound(weights_.edges, d) - weights_.edges.begin());
+        const std::size_t bin = bin_of(exact(anchor, static_cast<std::size_t>(columns[i])));
         const auto place = std::lower_bound(list.columns, list.columns + list.n, columns[i]) - list.columns;
         float& distance = memory.distances.data()[memory.levels.data()[memory.n_levels - 1].at + static_cast<std::size_t>(place)];
         distance = std::clamp(distance, begin_of(bin), std::nextafter(end_of(bin), simd::kNoLow));
@@ -101,10 +112,17 @@ void Weighing::prepare(std::size_t anchor, float doubt, const Candidates& candid
     memory.n_levels = 1;
     memory.n_bins = 0;
     memory.are_counted = false;
+    if (by_number_) {
+        doubt = 0.0F;
+        for (std::size_t i = 0; i < candidates.n; ++i) {
+            memory.distances.data()[i] =
+                static_cast<float>(bin_of(exact(anchor, static_cast<std::size_t>(candidates.columns[i]))));
+        }
+    }
     // The farthest bin is the one that ends beyond all candidates.
     const auto farthest = std::ranges::partition_point(edges_, [&](float edge) {
         const float end = edge - doubt;
-        return kernels_.count(candidates.distances, candidates.n, {simd::kNoLow, simd::kNoLow, end, end}).sure != candidates.n;
+        return kernels_.count(memory.distances.data(), candidates.n, {simd::kNoLow, simd::kNoLow, end, end}).sure != candidates.n;
     });
     std::size_t above = candidates.n;
     for (auto bin = static_cast<std::size_t>(farthest - edges_.begin()); above != 0; --bin) {
@@ -130,7 +148,7 @@ bool Weighing::is_wholly_in(const Pair& pair, std::size_t bin) const noexcept {
     if (bin == edges_.size()) { return pair.decide.holds_all(weights_.edges.back(), kUnbounded); }
     if (pair.decide.holds_all(bin == 0 ? 0.0 : weights_.edges[bin - 1], weights_.edges[bin])) { return true; }
     const float doubt = 0.5F * (pair.edges.possible_high - pair.edges.sure_high);
-    return bin != 0 && pair.edges.sure_low <= edges_[bin - 1] - doubt && edges_[bin] + doubt <= pair.edges.sure_high;
+    return !by_number_ && bin != 0 && pair.edges.sure_low <= edges_[bin - 1] - doubt && edges_[bin] + doubt <= pair.edges.sure_high;
 }
 
 // Those of the bin that are candidates of the pair and not picked yet.
@@ -144,7 +162,7 @@ Candidates Weighing::candidates_in(const Pair& pair, const Bin& bin) const noexc
         distances[n_left] = distances[i];
         columns[n_left] = columns[i];
         // What was moved by the doubt is in doubt no less.
-        const bool sure = Decider::sure(pair.edges, distances[i] - pair.doubt) && Decider::sure(pair.edges, distances[i] + pair.doubt);
+        const bool sure = !by_number_ && Decider::sure(pair.edges, distances[i] - pair.doubt) && Decider::sure(pair.edges, distances[i] + pair.doubt);
         n_left += std::ranges::find(pair.picked, columns[i]) == pair.picked.end() &&
                           (sure || pair.decide.exact(pair.exact(pair.anchor, pair.positive),
                                                      pair.exact(pair.anchor, static_cast<std::size_t>(columns[i]))))
@@ -156,7 +174,7 @@ Candidates Weighing::candidates_in(const Pair& pair, const Bin& bin) const noexc
 
 std::size_t Weighing::count(const Pair& pair, const Bin& bin) const noexcept {
     if (pair.picked.empty() && is_wholly_in(pair, bin.bin)) { return bin.n; }
-    const bool none = bin.bin != 0 && bin.bin < edges_.size() &&
+    const bool none = !by_number_ && bin.bin != 0 && bin.bin < edges_.size() &&
                       (end_of(bin.bin) + pair.doubt < pair.edges.possible_low || pair.edges.possible_high < begin_of(bin.bin) - pair.doubt);
     return none ? 0 : candidates_in(pair, bin).n;
 }
@@ -193,8 +211,8 @@ bool Weighing::takes(const Pair& pair, std::size_t bin, float distance, std::siz
     for (std::size_t part = part_of(distance - doubt); part <= part_of(distance + doubt); ++part) {
         chance = {std::min(chance.least, chances[part].least), std::max(chance.greatest, chances[part].greatest)};
     }
-    if (mark < chance.least) { return true; }
-    if (mark >= chance.greatest) { return false; }
+    if (!by_number_ && mark < chance.least) { return true; }
+    if (!by_number_ && mark >= chance.greatest) { return false; }
     return mark < std::exp(log_weight(pair.exact(pair.anchor, column)) - weights_.log_bounds[bin]);
 }
 
@@ -229,7 +247,8 @@ void Weighing::pick(std::size_t anchor, std::size_t positive, const simd::Edges&
                           draw_unit(stream, i + 2));
             if (taken) {
                 picks[n] = list.columns[place];
-                distances[n] = list.distances[place];
+                distances[n] = by_number_ ? scaled(batch_, exact(anchor, static_cast<std::size_t>(picks[n])))
+                                          : list.distances[place];
             }
         }
     }

@@ -70,6 +70,7 @@ class Weighing {
     using Bin = WeighMemory::Bin;
 
     double log_weight(double distance) const noexcept;
+    std::size_t bin_of(double distance) const noexcept;
     float begin_of(std::size_t bin) const noexcept { return bin == 0 ? simd::kNoLow : edges_[bin - 1]; }
     float end_of(std::size_t bin) const noexcept { return bin == edges_.size() ? __FLT_MAX__ : edges_[bin]; }
     std::size_t count_below(std::size_t edge, std::size_t anchor, float doubt, ExactDistances& exact,
@@ -88,8 +89,12 @@ class Weighing {
     };
 
     const Weights& weights_;
+    const Batch& batch_;
     const simd::Kernels& kernels_;
-    std::vector<float> edges_;      // in scaled units
+    // In scaled units. Where bins are too narrow for float32 to tell them apart, an anchor's lists hold the numbers of the bins
+    // in the place of distances, and edges lie between the numbers.
+    std::vector<float> edges_;
+    bool by_number_ = false;
     std::vector<Chance> chances_;   // kParts a bin
     std::vector<double> relative_;  // exp(bound - level), by level and bin
     std::ptrdiff_t lowest_level_ = 0;

@@ -16,8 +16,8 @@ namespace oracle {
 
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// n rows of size numbers; grouped row g is row order[g], and identity i owns the grouped rows offsets[i] .. offsets[i + 1], of
-// which those from members[i] on are a bank's.
+// n rows of size numbers; grouped row g is row order[g], and identity i owns the grouped rows offsets[i] .. offsets[i + 1],
+// of which those from members[i] on are a bank's.
 template <class Scalar>
 struct Problem {
     std::vector<Scalar> values;
@@ -181,10 +181,10 @@ class Definition {
                                             ? *std::min_element(negatives.begin(), negatives.end(), nearer)
                                             : *std::max_element(negatives.begin(), negatives.end(), nearer));
                 }
-                for (const std::size_t negative : its_picks) {
-                    mined.triplets.push_back({problem_.order[anchor], problem_.order[pair.positive], problem_.order[negative]});
+                for (const std::size_t n : its_picks) {
+                    mined.triplets.push_back({problem_.order[anchor], problem_.order[pair.positive], problem_.order[n]});
                     mined.sum_d_ap += d[pair.positive];
-                    mined.sum_d_an += d[negative];
+                    mined.sum_d_an += d[n];
                 }
             }
         }
@@ -312,7 +312,9 @@ class Definition {
         };
         const auto is_sampled = [&](const Pair& pair) {
             std::uint64_t hits = 0;
-            for (std::uint64_t i = 0; i < n_sampled; ++i) { hits += is_candidate(rule, pair, drawn(pair.anchor, i)) ? 1 : 0; }
+            for (std::uint64_t i = 0; i < n_sampled; ++i) {
+                if (is_candidate(rule, pair, drawn(pair.anchor, i))) { ++hits; }
+            }
             return n_ >= tuning_.sample_from_rows && hits >= tuning_.n_sample_hits;
         };
         const auto take_drawn = [&](const Pair& pair, std::uint64_t from, std::uint64_t to, Rows& its_picks) {

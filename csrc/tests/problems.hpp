@@ -101,7 +101,8 @@ template <class Scalar>
 Problem<Scalar> with_bank(Problem<Scalar> problem, Chance& chance, bool bank_positives) {
     for (std::size_t i = 0; i < problem.members.size(); ++i) {
         const auto count = static_cast<std::size_t>(problem.offsets[i + 1] - problem.offsets[i]);
-        problem.members[i] = problem.offsets[i] + static_cast<std::int64_t>(chance.below(4) == 0 ? count : chance.below(count + 1));
+        const std::size_t n_members = chance.below(4) == 0 ? count : chance.below(count + 1);
+        problem.members[i] = problem.offsets[i] + static_cast<std::int64_t>(n_members);
     }
     problem.bank_positives = bank_positives;
     return problem;

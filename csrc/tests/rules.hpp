@@ -100,7 +100,11 @@ inline const Table& table() {
         {"hard or nearest", {.band = kHard, .if_empty = "nearest"}},
         {"semi-hard or farthest", {.band = kSemiHard, .if_empty = "farthest", .n_negatives = 3}},
         {"nearest or farthest",
-         {.band = {.low = 0.5, .high = 1.0}, .pairs = "both_ways", .pick = "nearest", .if_empty = "farthest", .n_negatives = 3}},
+         {.band = {.low = 0.5, .high = 1.0},
+          .pairs = "both_ways",
+          .pick = "nearest",
+          .if_empty = "farthest",
+          .n_negatives = 3}},
         {"nearest or the nearest of all", {.band = {.low = 1.0}, .pick = "nearest", .if_empty = "nearest"}},
         {"nobody or nearest", {.band = kNobody, .if_empty = "nearest"}},
         {"nobody or farthest", {.band = kNobody, .if_empty = "farthest"}},
@@ -142,7 +146,9 @@ inline Weights weights(std::size_t size, double near, double far, double unit) {
     std::vector<double> ends = {lowest};
     // As far as the weight falls, it does so by less than its one factor does, and then it rises by less than its other.
     const double falls = std::ceil(0.5 * (n - 2.0) * std::log(least / lowest));
-    for (double i = 1.0; i <= falls; ++i) { ends.push_back(i == falls ? least : lowest * std::pow(least / lowest, i / falls)); }
+    for (double i = 1.0; i <= falls; ++i) {
+        ends.push_back(i == falls ? least : lowest * std::pow(least / lowest, i / falls));
+    }
     const double rises = std::ceil(0.5 * (n - 3.0) * std::log((4.0 - least) / (4.0 - highest)));
     for (double i = 1.0; i <= rises; ++i) {
         ends.push_back(i == rises ? highest : 4.0 - (4.0 - least) * std::pow((4.0 - highest) / (4.0 - least), i / rises));
@@ -181,8 +187,8 @@ inline Table weighted_table(std::size_t size, double unit) {
                   0.25, 1.6, unit)},
         {"weighted, moderate", weighted({.band = kFarther, .pairs = "moderate_positive"}, size, 0.7, 2.0, unit)},
         {"weighted, up to antipodes",
-         weighted({.band = kAll, .pairs = "random_positives", .n_positives = 2, .n_negatives = 2}, std::min<std::size_t>(size, 128),
-                  0.1, 2.5, unit)},
+         weighted({.band = kAll, .pairs = "random_positives", .n_positives = 2, .n_negatives = 2},
+                  std::min<std::size_t>(size, 128), 0.1, 2.5, unit)},
     };
 }
 

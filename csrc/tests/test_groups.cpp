@@ -18,8 +18,8 @@ std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& counts) {
 }
 
 // Every row and every other one. n_members[i] of identity i are no bank's.
-void test_by_counting(const std::vector<std::int64_t>& counts, const std::vector<std::int64_t>& n_members, bool bank_positives,
-                      mining::GroupsMemory& memory) {
+void test_by_counting(const std::vector<std::int64_t>& counts, const std::vector<std::int64_t>& n_members,
+                      bool bank_positives, mining::GroupsMemory& memory) {
     const auto offsets = offsets_of(counts);
     std::vector<std::int64_t> members;
     for (std::size_t i = 0; i < counts.size(); ++i) { members.push_back(offsets[i] + n_members[i]); }
@@ -94,7 +94,8 @@ void test_pairs_beyond_32_bits(std::int64_t m) {
     for (std::uint64_t i = 0; i < 1000; ++i) {
         const std::size_t pair = core::Stream(5).draw(i, n_pairs);
         const std::size_t anchor = pairs.anchor_of(pair);
-        check::that(pair < n_pairs && pair - pairs.first(anchor) < pairs.n_of(anchor), "a drawn pair is one of its anchor's");
+        check::that(pair < n_pairs && pair - pairs.first(anchor) < pairs.n_of(anchor),
+                    "a drawn pair is one of its anchor's");
         largest = std::max(largest, pair);
     }
     check::that(largest > n_pairs / 100 * 99, "draws reach the last pairs");

@@ -54,7 +54,8 @@ Exactly<float> random_norms(std::size_t n) {
 bool same_bits(float x, float y) { return std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(y); }
 
 // Is a float32 computation of the norms' sum less 2 x.y within its error bound? See mining/batch.cpp.
-bool is_close(float got, float x_norm, float y_norm, const float* x, const float* y, std::size_t y_stride, std::size_t size) {
+bool is_close(float got, float x_norm, float y_norm, const float* x, const float* y, std::size_t y_stride,
+              std::size_t size) {
     double product = 0.0, magnitude = 0.0;
     for (std::size_t k = 0; k < size; ++k) {
         const double term = static_cast<double>(x[k]) * static_cast<double>(y[k * y_stride]);
@@ -107,8 +108,8 @@ void test_tile_once(const simd::Kernels& kernels, std::size_t size, std::size_t 
         if (column >= width) {
             check::that(out[i] == kUntouched, where + " was not to be written");
         } else {
-            check::that(is_close(out[i], row_norms[row], norms[column], rows.data() + row * row_stride, panel.data() + column,
-                                 width, size),
+            check::that(is_close(out[i], row_norms[row], norms[column], rows.data() + row * row_stride,
+                                 panel.data() + column, width, size),
                         where);
         }
     }
@@ -278,7 +279,9 @@ void test_filters_once(const simd::Kernels& kernels, std::size_t n, std::size_t 
         for (std::size_t i = 0; same && i < found; ++i) {
             same = same_bits(out_values[offset + i], from[expected[i]]) && out_columns[offset + i] == columns[expected[i]];
         }
-        for (std::size_t i = 0; i < offset; ++i) { same = same && same_bits(out_values[i], kUntouched) && out_columns[i] == -7; }
+        for (std::size_t i = 0; i < offset; ++i) {
+            same = same && same_bits(out_values[i], kUntouched) && out_columns[i] == -7;
+        }
         return same;
     };
     check::that(agrees(kernels.filter(from, columns.data(), n, low, high, out_values.data() + offset,

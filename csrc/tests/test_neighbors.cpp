@@ -28,22 +28,21 @@ struct Ranges {
     std::vector<std::int64_t> begins, ends;
 };
 
-// By query as the caller numbers them. Of a database with queries of its own, as many identities are theirs as there are.
+// By query as the caller numbers them. Queries that are no rows of the database are of any identity.
 template <class Scalar>
 Ranges ranges_of(const Problem<Scalar>& problem, std::size_t n_database, std::size_t first_query, Exclude exclude) {
     const std::size_t n_queries = problem.n() - first_query;
     Ranges ranges = {std::vector<std::int64_t>(n_queries, 0), std::vector<std::int64_t>(n_queries, 0)};
-    std::vector<std::int64_t> identity;
-    for (std::size_t i = 0; i + 1 < problem.offsets.size(); ++i) {
-        for (std::int64_t g = problem.offsets[i]; g < problem.offsets[i + 1]; ++g) { identity.push_back(static_cast<std::int64_t>(i)); }
-    }
+    const std::size_t n_identities = problem.offsets.size() - 1;
+    std::vector<std::size_t> identity;
+    for (std::size_t i = 0; i < n_identities; ++i) { identity.resize(static_cast<std::size_t>(problem.offsets[i + 1]), i); }
     for (std::size_t g = first_query; g < problem.n() && exclude != Exclude::kNone; ++g) {
         const std::size_t query = static_cast<std::size_t>(problem.order[g]) - first_query;
         // Where the queries are rows of their own, the same row is that of the query's own number, if there is one.
         std::size_t begin = first_query == 0 ? g : std::min(query, n_database);
         std::size_t end = std::min(begin + 1, n_database);
         if (exclude == Exclude::kSameIdentity) {
-            const auto i = static_cast<std::size_t>(first_query == 0 ? identity[g] : static_cast<std::int64_t>(query % (problem.offsets.size() - 1)));
+            const std::size_t i = first_query == 0 ? identity[g] : query % n_identities;
             begin = std::min(static_cast<std::size_t>(problem.offsets[i]), n_database);
             end = std::min(static_cast<std::size_t>(problem.offsets[i + 1]), n_database);
         }
@@ -95,21 +94,25 @@ void test_search(const Problem<Scalar>& problem, std::size_t n_database, std::si
             for (std::size_t i = 0; i < n_queries * k; ++i) {
                 n_wrong += Neighbor{indices[i], distances[i]} == expected[i / k][i % k] ? 0 : 1;
             }
-            check::that(n_wrong == 0, what + ", " + std::to_string(n_database) + " rows, k " + std::to_string(k) + ", " + kernels->name +
-                                          ", threads " + std::to_string(n_threads) + ", room " + std::to_string(room) + ": " +
-                                          std::to_string(n_wrong) + " of " + std::to_string(n_queries * k) + " are wrong");
+            check::that(n_wrong == 0, what + ", " + std::to_string(n_database) + " rows, k " + std::to_string(k) + ", " +
+                                          kernels->name + ", threads " + std::to_string(n_threads) + ", room " +
+                                          std::to_string(room) + ": " + std::to_string(n_wrong) + " of " +
+                                          std::to_string(n_queries * k) + " are wrong");
         }
     }
 }
 
 constexpr Exclude kAllExclude[] = {Exclude::kNone, Exclude::kSameRow, Exclude::kSameIdentity};
 
+std::string text(Exclude exclude) {
+    if (exclude == Exclude::kNone) { return ""; }
+    return exclude == Exclude::kSameRow ? ", without the same row" : ", without the same identity";
+}
+
 // The rows themselves are the queries.
 template <class Scalar>
 void test_rows(const Problem<Scalar>& problem, std::span<const std::size_t> ks, const std::string& what) {
-    for (const Exclude exclude : kAllExclude) {
-        test_search(problem, problem.n(), 0, exclude, ks, what + ", exclude " + std::to_string(static_cast<int>(exclude)));
-    }
+    for (const Exclude exclude : kAllExclude) { test_search(problem, problem.n(), 0, exclude, ks, what + text(exclude)); }
 }
 
 // The last rows, as the caller numbers them, are the queries: their places among the rows stay those that they have.
@@ -119,7 +122,7 @@ void test_queries(Problem<Scalar> problem, std::size_t n_queries, std::span<cons
     std::stable_partition(problem.order.begin(), problem.order.end(),
                           [n_database](std::int32_t row) { return static_cast<std::size_t>(row) < n_database; });
     for (const Exclude exclude : kAllExclude) {
-        test_search(problem, n_database, n_database, exclude, ks, what + ", exclude " + std::to_string(static_cast<int>(exclude)));
+        test_search(problem, n_database, n_database, exclude, ks, what + text(exclude));
     }
 }
 
@@ -140,8 +143,8 @@ void test_clusters() {
 // Rows around the sides of tiles, blocks and chunks.
 void test_sizes() {
     const std::size_t ks[] = {1, 3};
-    for (const std::size_t n : {1U, 2U, 15U, 16U, 17U, 31U, 32U, 33U, 47U, 64U, 65U, 223U, 224U, 225U, 239U, 240U, 241U, 255U, 256U, 257U,
-                                479U, 480U, 481U, 513U}) {
+    for (const std::size_t n : {1U, 2U, 15U, 16U, 17U, 31U, 32U, 33U, 47U, 64U, 65U, 223U, 224U, 225U, 239U, 240U, 241U,
+                                255U, 256U, 257U, 479U, 480U, 481U, 513U}) {
         const std::size_t n_identities = (n + 4) / 5;
         auto counts = equal_counts(n_identities, 5);
         counts.back() = n - 5 * (n_identities - 1);
@@ -159,8 +162,8 @@ void test_ties() {
     Chance chance(3);
     const std::size_t ks[] = {1, 2, 20, 120};
     for (const std::size_t size : {1U, 3U, 12U}) {
-        const auto problem =
-            problem_of<float>(equal_counts(20, 6), size, chance, [&](auto, auto) { return static_cast<double>(chance.below(3)); });
+        const auto whole = [&](auto, auto) { return static_cast<double>(chance.below(3)); };
+        const auto problem = problem_of<float>(equal_counts(20, 6), size, chance, whole);
         test_rows(problem, ks, "ties");
         test_queries(problem, 50, ks, "ties, queries");
     }
@@ -170,7 +173,8 @@ void test_ties() {
         test_queries(problem, 100, ks, "all rows equal, queries");
     }
     const double values[] = {0.1, 0.7, -0.3};
-    const auto near = problem_of<double>(equal_counts(60, 5), 40, chance, [&](auto, auto) { return values[chance.below(3)]; });
+    const auto near =
+        problem_of<double>(equal_counts(60, 5), 40, chance, [&](auto, auto) { return values[chance.below(3)]; });
     test_rows(near, ks, "near ties, float64");
     test_rows(in_float32(near), ks, "near ties, float32");
     test_queries(in_float32(near), 80, ks, "near ties, queries");
@@ -196,13 +200,15 @@ void test_little_room() {
     const auto problem = clustered<float>(equal_counts(180, 5), 12, 0.3);
     test_rows(problem, ks, "many rows");
     Chance chance(5);
-    const auto duplicates = problem_of<float>(equal_counts(180, 5), 3, chance, [&](auto, auto) { return static_cast<double>(chance.below(4)); });
+    const auto whole = [&](auto, auto) { return static_cast<double>(chance.below(4)); };
+    const auto duplicates = problem_of<float>(equal_counts(180, 5), 3, chance, whole);
     test_rows(duplicates, ks, "many duplicates");
 }
 
 void test_long_and_short_rows() {
     for (const double scale : {1e-300, 1e-160, 1e-30, 1e19, 5e149}) {
-        test_rows(clustered<double>(equal_counts(12, 5), 12, 0.7, scale), kFew, "scale " + std::to_string(std::log10(scale)));
+        const auto problem = clustered<double>(equal_counts(12, 5), 12, 0.7, scale);
+        test_rows(problem, kFew, "scale " + std::to_string(std::log10(scale)));
     }
     auto problem = clustered<float>(equal_counts(8, 6), 16, 0.7);
     for (std::size_t i = 0; i < problem.values.size(); ++i) {
