@@ -133,8 +133,14 @@ inline const Table& table() {
     return rules;
 }
 
-inline double log_weight(std::size_t size, double squared) {
-    return Weights{.size = size, .unit = 1.0, .lowest = 0.0, .highest = 4.0}.log_weight(squared);
+// With bounds of the weights between edges, which fall or rise all the way from one to the next.
+inline Weights bounded(Weights weights) {
+    weights.log_bounds = {weights.log_weight(weights.edges.front())};
+    for (std::size_t i = 0; i < weights.edges.size(); ++i) {
+        const double next = weights.edges[std::min(i + 1, weights.edges.size() - 1)];
+        weights.log_bounds.push_back(std::max(weights.log_weight(weights.edges[i]), weights.log_weight(next)));
+    }
+    return weights;
 }
 
 // Weights of distances on the unit sphere of size dimensions, between near and far: bins in which they change by a factor of
@@ -153,14 +159,19 @@ inline Weights weights(std::size_t size, double near, double far, double unit) {
     for (double i = 1.0; i <= rises; ++i) {
         ends.push_back(i == rises ? highest : 4.0 - (4.0 - least) * std::pow((4.0 - highest) / (4.0 - least), i / rises));
     }
-    Weights weights = {.size = size, .unit = unit, .lowest = lowest, .highest = highest};
-    weights.log_bounds.push_back(log_weight(size, lowest));
-    for (std::size_t i = 0; i < ends.size(); ++i) {
-        weights.edges.push_back(ends[i] / unit);
-        const double next = ends[std::min(i + 1, ends.size() - 1)];
-        weights.log_bounds.push_back(std::max(log_weight(size, ends[i]), log_weight(size, next)));
+    for (double& end : ends) { end /= unit; }
+    return bounded({.size = size, .unit = unit, .lowest = lowest, .highest = highest, .edges = ends});
+}
+
+// The same weights, with more edges between them: distances that there are, farther apart than that.
+inline Weights with_edges(Weights weights, std::vector<double> distances, double apart) {
+    std::sort(distances.begin(), distances.end());
+    for (const double d : distances) {
+        const auto next = std::upper_bound(weights.edges.begin(), weights.edges.end(), d);
+        if (next == weights.edges.begin() || next == weights.edges.end()) { continue; }
+        if (d - *(next - 1) > apart && *next - d > apart) { weights.edges.insert(next, d); }
     }
-    return weights;
+    return bounded(weights);
 }
 
 inline Rule weighted(Rule rule, std::size_t size, double near, double far, double unit) {

@@ -305,6 +305,31 @@ void test_weighted() {
     }
 }
 
+// Bins that begin exactly where some distances are, which float32 has on either side; and where all are, so that float32
+// cannot tell one bin from the next.
+template <class Scalar>
+void test_distances_at_edges(const Problem<Scalar>& problem, const std::string& what) {
+    std::vector<double> distances;
+    for (std::size_t g = 0; g < problem.n(); ++g) {
+        for (std::size_t h = g + 1; h < problem.n(); ++h) {
+            distances.push_back(oracle::squared_distance(problem.row(g), problem.row(h), problem.size));
+        }
+    }
+    for (const double apart : {1e-4, 0.0}) {
+        rules::Table some = rules::weighted_table(24, 1.0);
+        for (Named& named : some) { named.rule.weights = rules::with_edges(named.rule.weights, distances, apart); }
+        test_picks(problem, some, 3, "distances at edges of bins, " + what);
+    }
+}
+
+void test_distances_at_edges() {
+    for (const double noise : {0.3, 0.7, 5.0}) {
+        const auto problem = problems::on_sphere(clustered<double>(equal_counts(13, 6), 24, noise), 1.0);
+        test_distances_at_edges(problem, "float64");
+        test_distances_at_edges(in_float32(problem), "float32");
+    }
+}
+
 // Next to nothing and next to antipodes weights change within fractions of what float32 knows of a distance.
 void test_weights_beyond_float32() {
     for (const std::size_t size : {3U, 4U, 16U}) {
@@ -549,10 +574,14 @@ void test_random_batches(std::uint64_t n_batches) {
         std::vector<std::size_t> counts(1 + chance.below(9));
         for (std::size_t& count : counts) { count = chance.below(9); }
         std::size_t size = 1 + chance.below(40);
-        const std::size_t kind = chance.below(5);
-        const double few[] = {0.0, 1e-30, 1e20, -1e-3, 1.0, -1.0};
+        const std::size_t kind = chance.below(6);
+        const double few[] = {0.0, 1e-30, 1e20, -1e-3, 1.0, -1.0}, near[] = {0.1, 0.7, -0.3};
+        if (kind == 5) { size = 1 + chance.below(8); }
         auto problem = problem_of<double>(counts, size, chance, [&](auto, auto) {
-            return kind == 1 ? few[chance.below(6)] : kind == 2 ? static_cast<double>(chance.below(3)) : chance.normal();
+            return kind == 1   ? chance.one_of(few)
+                   : kind == 2 ? static_cast<double>(chance.below(3))
+                   : kind == 5 ? chance.one_of(near)
+                               : chance.normal();
         });
         if (kind == 3) { problem = problems::on_sphere(problem, 1.0); }
         if (kind == 4) { problem = problems::tied_on_sphere<double>(counts, size = std::max<std::size_t>(size, 6), chance); }
@@ -560,8 +589,11 @@ void test_random_batches(std::uint64_t n_batches) {
 
         rules::Table some = times(std::exp2(static_cast<double>(chance.below(30)) - 18.0), only({"violating", "semi_hard"}));
         for (int i = 0; i < 8; ++i) {
-            oracle::Rule rule = rules::composed(chance, kind == 0 ? 0.5 * static_cast<double>(size) : 1.0);
-            if (kind >= 3 && rule.pick == "uniform") { rule = rules::weighted(rule, 3 + chance.below(60), 0.4, 1.9, 1.0); }
+            const double unit = kind == 0 ? 0.5 * static_cast<double>(size) : kind == 5 ? 0.64 : 1.0;
+            oracle::Rule rule = rules::composed(chance, unit);
+            if ((kind == 3 || kind == 4) && rule.pick == "uniform") {
+                rule = rules::weighted(rule, 3 + chance.below(60), 0.4, 1.9, 1.0);
+            }
             some.push_back({"composed " + std::to_string(i), rule});
         }
         const std::string what = "batch " + std::to_string(seed);
@@ -687,6 +719,7 @@ int main(int n_arguments, char** arguments) {
     test_the_table_has_every_word();
     test_trained_and_untrained();
     test_weighted();
+    test_distances_at_edges();
     test_blocks_chunks_and_tiles();
     test_identities_across_blocks();
     test_little_room();

@@ -24,6 +24,9 @@ __all__ = [
     "raise_bad_row",
 ]
 
+# What rows are, one after the other: a name, and how many.
+Parts = tuple[tuple[str, int], ...]
+
 # By name, what a squared Euclidean distance of rows at unit length is divided by.
 DISTANCES: dict[str, float] = {"squared_euclidean": 1.0, "cosine": 2.0}
 
@@ -45,6 +48,8 @@ class Batch:
     ----------
     rows : float32 or float64 array, shape (n_rows, embedding_size)
         Their squared Euclidean distances are the distances asked for.
+    parts : ((name, n_rows), ...)
+        What the rows are, one after the other, for messages.
     order : int32 array, shape (n_rows,)
         Rows by identity, those of one identity in the order of the batch.
     offsets : int64 array, shape (n_identities + 1,)
@@ -59,6 +64,7 @@ class Batch:
     """
 
     rows: npt.NDArray[Any]
+    parts: Parts
     order: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     members: npt.NDArray[np.int64]
@@ -81,6 +87,8 @@ def make_batch(
     check_word("distance", distance, DISTANCES)
     rows = check_embeddings(embeddings)
     n = len(rows)
+    if not isinstance(bank_positives, bool):
+        raise TypeError(f"bank_positives must be True or False; got {bank_positives!r}")
     if bank is None:
         order, offsets = group(labels, n)
         members = offsets[1:]
@@ -88,25 +96,27 @@ def make_batch(
         rows, labels = _with_bank(rows, labels, bank)
         order, offsets = group(labels, len(rows))
         members = offsets[:-1] + np.add.reduceat(order < n, offsets[:-1]) if len(rows) else offsets[1:]
+    parts = (("embeddings", n), ("the bank's embeddings", len(rows) - n))
     is_anchor = _ALL
     if anchors is not None:
         marks = np.zeros(len(rows), np.uint8)
         marks[:n] = _check_anchors(anchors, n)
         is_anchor = marks[order]
     if on_sphere and distance != "cosine":
-        _check_unit(rows)
+        _check_unit(rows, parts)
     return Batch(
-        rows=embeddings_as(distance, rows),
+        rows=embeddings_as(distance, rows, parts),
+        parts=parts,
         order=order,
         offsets=offsets,
         members=members.astype(np.int64, copy=False),
-        bank_positives=bool(bank_positives),
+        bank_positives=bank_positives,
         is_anchor=is_anchor,
         unit=DISTANCES[distance],
     )
 
 
-def embeddings_as(distance: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def embeddings_as(distance: str, rows: npt.NDArray[Any], parts: Parts) -> npt.NDArray[Any]:
     """Return rows whose squared Euclidean distances are the distances of that name between the given ones.
 
     For ``"cosine"``, ``1 - cos(x, y)``, these are the rows at length ``1 / sqrt(2)``, in float64.
@@ -121,9 +131,10 @@ def embeddings_as(distance: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         largest = np.abs(wide[extreme]).max(axis=1)
         bad = np.flatnonzero(extreme)[~((largest > 0) & np.isfinite(largest))]
         if len(bad):
+            name, row = _name_row(int(bad[0]), parts)
             raise ValueError(
-                "embeddings must be finite and not all zeros: their cosine is asked for; "
-                f"row {bad[0]} has norm {math.hypot(*wide[bad[0]].tolist())}"
+                f"{name} must be finite and not all zeros: their cosine is asked for; "
+                f"row {row} has norm {math.hypot(*wide[bad[0]].tolist())}"
             )
         wide[extreme] /= largest[:, None]
         squared_norms[extreme] = np.einsum("ij,ij->i", wide[extreme], wide[extreme])
@@ -131,13 +142,23 @@ def embeddings_as(distance: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return wide
 
 
-def raise_bad_row(rows: npt.NDArray[Any], bad_row: int) -> None:
+def raise_bad_row(rows: npt.NDArray[Any], bad_row: int, parts: Parts) -> None:
     """Name the row that is not finite, if there is one."""
     if bad_row >= 0:
+        name, row = _name_row(bad_row, parts)
         norm = math.hypot(*rows[bad_row].tolist())
         raise ValueError(
-            f"embeddings must be finite, with norms below {LARGEST_NORM:g}; row {bad_row} has norm {norm}"
+            f"{name} must be finite, with norms below {LARGEST_NORM:g}; row {row} has norm {norm}"
         )
+
+
+def _name_row(row: int, parts: Parts) -> tuple[str, int]:
+    """Return whose row it is, and its number there."""
+    for name, n in parts:
+        if row < n:
+            return name, row
+        row -= n
+    raise IndexError(row)
 
 
 def first_bad_row(rows: npt.NDArray[Any]) -> int:
@@ -189,11 +210,12 @@ def group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], np
 
 
 def _with_bank(
-    rows: npt.NDArray[Any], labels: npt.ArrayLike, bank: tuple[npt.ArrayLike, npt.ArrayLike]
+    rows: npt.NDArray[Any], labels: npt.ArrayLike, bank: Any
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the rows of the batch and of the bank together, and their labels."""
     if not isinstance(bank, tuple | list) or len(bank) != 2:
-        raise TypeError(f"bank must be two arrays, (embeddings, labels); got {type(bank).__name__}")
+        got = f"{len(bank)} of them" if isinstance(bank, tuple | list) else type(bank).__name__
+        raise TypeError(f"bank must be two arrays, (embeddings, labels); got {got}")
     bank_rows = check_embeddings(bank[0], "the bank's embeddings")
     if bank_rows.shape[1] != rows.shape[1]:
         raise ValueError(
@@ -244,11 +266,12 @@ def _check_anchors(anchors: slice | npt.ArrayLike, n_rows: int) -> npt.NDArray[n
     return is_anchor
 
 
-def _check_unit(rows: npt.NDArray[Any]) -> None:
+def _check_unit(rows: npt.NDArray[Any], parts: Parts) -> None:
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     bad = np.flatnonzero(~(np.abs(norms - 1.0) < _UNIT_TOLERANCE))
     if len(bad):
+        name, row = _name_row(int(bad[0]), parts)
         raise ValueError(
             "distance_weighted needs embeddings of norm 1, or distance='cosine': its weights are those of "
-            f"distances on the unit sphere; row {bad[0]} has norm {norms[bad[0]]:g}"
+            f"distances on the unit sphere; row {row} of {name} has norm {norms[bad[0]]:g}"
         )

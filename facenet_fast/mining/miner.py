@@ -139,7 +139,7 @@ class _Request:
     def reference(self) -> reference.Mined:
         """Ask the specification."""
         batch = self.batch
-        raise_bad_row(batch.rows, first_bad_row(batch.rows))
+        raise_bad_row(batch.rows, first_bad_row(batch.rows), batch.parts)
         rows = reference.Rows(
             batch.rows[batch.order], batch.offsets, batch.members, batch.bank_positives, batch.is_anchor
         )
@@ -151,7 +151,7 @@ class _Request:
             anchor, positive = self.batch.order[mined.pairs].T
             return CandidateCounts(anchor, positive, mined.n_candidates)
         columns, bad_row = self.native("count")
-        raise_bad_row(self.batch.rows, bad_row)
+        raise_bad_row(self.batch.rows, bad_row, self.batch.parts)
         return CandidateCounts(*columns)
 
     def mined(self, candidates: CandidateCounts | None = None) -> Triplets:
@@ -162,7 +162,7 @@ class _Request:
             sums = mined.sums
         else:
             columns, bad_row, (n_pairs, n_with_negative), sums = self.native("mine")
-            raise_bad_row(self.batch.rows, bad_row)
+            raise_bad_row(self.batch.rows, bad_row, self.batch.parts)
             anchor, positive, negative = columns
         mean_d_ap, mean_d_an = (total / len(anchor) if len(anchor) else float("nan") for total in sums)
         return Triplets(
@@ -348,14 +348,16 @@ def stream_triplets(
     embeddings, labels, margin, distance, seed, threads, anchors, bank, bank_positives
         As of `mine_triplets`.
     strategy : str or Strategy, default "batch_all"
-        Its pairs and band are taken, and every candidate, whatever it would pick.
+        Its pairs and band are taken, and every candidate, however many it would pick. (What is beyond the
+        ``far`` of ``"distance_weighted"`` is no candidate.)
     max_triplets : int, default 2**22
         Triplets that a block may have, unless a single anchor has more.
 
     Yields
     ------
     Triplets
-        The blocks one after the other are in the order of the pairs, and of the rows of the negatives.
+        The blocks one after the other are in the order of the pairs; the negatives of a pair, as those, by
+        identity and then in the order of the batch.
 
     Raises
     ------

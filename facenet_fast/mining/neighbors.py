@@ -163,9 +163,10 @@ def nearest_neighbors(
         sorted_codes = codes[order[:n_database]]
         begins, ends = (np.searchsorted(sorted_codes, codes[base:], side) for side in ("left", "right"))
 
-    rows = embeddings_as(distance, rows)
+    parts = (("database", base), ("queries", n_queries))
+    rows = embeddings_as(distance, rows, parts)
     if backend == "reference":
-        raise_bad_row(rows, first_bad_row(rows))
+        raise_bad_row(rows, first_bad_row(rows), parts)
         place = np.empty(n_database, np.int64)
         place[order[:n_database]] = np.arange(n_database)
         excluded = (begins[:, None] <= place) & (place < ends[:, None])
@@ -181,7 +182,7 @@ def nearest_neighbors(
         k,
         n_threads,
     )
-    raise_bad_row(rows, bad_row)
+    raise_bad_row(rows, bad_row, parts)
     return Neighbors(indices, distances)
 
 
@@ -231,8 +232,9 @@ def nearest_identities(
     check_word("distance", distance, DISTANCES)
     rows = check_embeddings(embeddings)
     order, offsets = group(labels, len(rows))
-    rows = embeddings_as(distance, rows)
-    raise_bad_row(rows, first_bad_row(rows))
+    parts = (("embeddings", len(rows)),)
+    rows = embeddings_as(distance, rows, parts)
+    raise_bad_row(rows, first_bad_row(rows), parts)
     starts, counts = offsets[:-1], np.diff(offsets)
     wide = rows[order].astype(np.float64)
     centres = np.add.reduceat(wide, starts, axis=0) / counts[:, None] if len(starts) else wide

@@ -36,15 +36,16 @@ PAIRS: dict[str, str] = {
     "both_ways": "every two images of an identity, each as the anchor of the other",
     "hardest_positive": "for each anchor its n_positives farthest positives",
     "easiest_positive": "for each anchor its n_positives nearest positives",
-    "moderate_positive": "for each anchor its farthest positive that is nearer than all of its negatives, "
+    "moderate_positive": "for each anchor that has negatives its farthest positive nearer than all of them, "
     "if there is one (Shi et al. 2016, Embedding Deep Metric for Person Re-identification)",
     "random_positives": "for each anchor n_positives of its positives, drawn without replacement",
 }
 
 PICKS: dict[str, str] = {
     "uniform": "n_negatives of the band, each as likely as any other, without replacement",
-    "nearest": "the n_negatives nearest to the anchor; of equally near ones those that come first",
-    "farthest": "the n_negatives farthest from the anchor; of equally far ones those that come first",
+    "nearest": "the n_negatives nearest to the anchor, the first of them where some are equally near: "
+    "by identity, then in the batch",
+    "farthest": "the n_negatives farthest from the anchor, and the first of those equally far",
     "distance_weighted": "n_negatives of the band without replacement, drawn by the inverse density of "
     "distances on the unit sphere (Wu et al. 2017, Sampling Matters in Deep Embedding Learning, section 4)",
     "every": "all of the band: `stream_triplets` gives them in parts, `count_triplets` counts them",
@@ -136,8 +137,9 @@ class Strategy:
     max_positive_distance : float, optional
         Screening: only pairs with ``d_ap`` below this are looked at.
     positive_quantile : float, optional
-        Screening, in (0, 1]: of all ``n`` pairs of images of one identity in the batch, only those are looked
-        at whose ``d_ap`` is at most the ``ceil(positive_quantile * n)``-th smallest.
+        Screening, in (0, 1]: of all ``n`` pairs of images of one identity (in the batch, and with
+        ``bank_positives`` between batch and bank), only those are looked at whose ``d_ap`` is at most the
+        ``ceil(positive_quantile * n)``-th smallest.
     skip_hardest : float, default 0.0
         In [0, 1): the ``floor(skip_hardest * n)`` nearest of an anchor's ``n`` negatives are left out, as if
         they were not in the batch: wrong labels are often among them.
@@ -145,8 +147,8 @@ class Strategy:
         What a pair gets that has no candidate; a key of `IF_EMPTY`.
     near, far : float, default 0.5 and 1.4
         ``"distance_weighted"`` only, Euclidean distances (not squared) between rows at unit length: negatives
-        nearer than ``near`` weigh as those at it, and those at ``far`` or beyond are no candidates. Farther
-        ones than the median distance of the sphere never weigh more than those at ``near``.
+        nearer than ``near`` weigh as those at it, as do those so far that they would weigh more; and those at
+        ``far`` or beyond are no candidates.
     source : str
         Paper and section that the rule is from.
 
@@ -183,7 +185,7 @@ class Strategy:
             "max_positive_distance must be positive": lambda x: x > 0,
             "positive_quantile must be in (0, 1]": lambda x: 0 < x <= 1,
             "skip_hardest must be in [0, 1)": lambda x: 0 <= x < 1,
-            "near must be in (0, 2)": lambda x: 0 < x < 2,
+            "near must be in [0.001, 2)": lambda x: 0.001 <= x < 2,
             "far must be above near": lambda x: x > self.near,
         }
         for sentence, holds in numbers.items():

@@ -169,6 +169,8 @@ def assert_obeys(mined: Triplets, facts: Facts, strategy: Strategy) -> None:
             assert found == sorted(negatives, key=lambda n: (-d[a, n], place[n]))[:1]
         elif strategy.pick == "nearest":
             assert found == by_distance[: strategy.n_negatives]
+        elif strategy.pick == "farthest":
+            assert found == sorted(candidates, key=lambda n: (-d[a, n], place[n]))[: strategy.n_negatives]
         else:
             assert len(found) == len(set(found)) == min(strategy.n_negatives, len(candidates))
             assert set(found) <= set(candidates)

@@ -133,6 +133,11 @@ def test_pairs_by_hand(options: dict[str, Any], expected: list[tuple[int, int]],
         ({"pick": "nearest", "skip_hardest": 0.2}, [5]),
         ({"pick": "nearest", "skip_hardest": 0.99}, [8]),
         ({"band": "farther", "pick": "nearest"}, [6]),
+        ({"pick": "farthest"}, [8]),
+        ({"pick": "farthest", "n_negatives": 3}, [8, 7, 6]),
+        ({"band": "violating", "pick": "farthest", "n_negatives": 3}, [5, 4]),
+        ({"pick": "farthest", "skip_hardest": 0.79, "n_negatives": 9}, [8, 7]),
+        ({"band": "hard", "pick": "farthest", "skip_hardest": 0.2, "if_empty": "nearest"}, [5]),
         ({"band": Interval(50.0, relative=False), "pick": "nearest"}, []),
         ({"band": Interval(50.0, relative=False), "if_empty": "nearest"}, [4]),
         ({"band": Interval(50.0, relative=False), "if_empty": "farthest"}, [8]),
@@ -151,16 +156,16 @@ def test_picks_by_hand(options: dict[str, Any], expected: list[int], backend: An
 def test_equally_far_rows_come_in_their_order(backend: Any) -> None:
     # Two positives and two negatives at 1, and two of each at 4.
     rows = np.array([[0.0], [1.0], [-1.0], [2.0], [-2.0], [1.0], [-1.0], [2.0], [-2.0]])
-    for pairs, positives in (
-        ("hardest_positive", [3, 4, 1]),
-        ("easiest_positive", [1, 2, 3]),
+    for pairs, positives, pick, negatives in (
+        ("hardest_positive", [3, 4, 1], "nearest", [5, 6, 7]),
+        ("easiest_positive", [1, 2, 3], "farthest", [7, 8, 5]),
     ):
         for n in (1, 2, 3):
-            strategy = Strategy("all", pairs, "nearest", n_positives=n, n_negatives=n)
+            strategy = Strategy("all", pairs, pick, n_positives=n, n_negatives=n)
             mined = mine_triplets(
                 rows, [0] * 5 + [1, 2, 3, 4], strategy=strategy, anchors=[0], backend=backend
             )
-            expected = [[0, p, q] for p in sorted(positives[:n]) for q in [5, 6, 7][:n]]
+            expected = [[0, p, q] for p in sorted(positives[:n]) for q in negatives[:n]]
             assert as_rows(mined).tolist() == expected
     farthest = Strategy(Interval(9.0), "easiest_positive", if_empty="farthest")
     mined = mine_triplets(rows, [0] * 5 + [1, 2, 3, 4], strategy=farthest, anchors=[0], backend=backend)

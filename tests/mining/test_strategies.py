@@ -170,8 +170,8 @@ def words(table: Any) -> str:
         ({"skip_hardest": 1}, ValueError, r"skip_hardest must be in \[0, 1\); got 1"),
         ({"skip_hardest": -1e-9}, ValueError, r"skip_hardest must be in \[0, 1\); got -1e-09"),
         ({"skip_hardest": None}, TypeError, "skip_hardest must be a number; got None"),
-        ({"near": 0}, ValueError, r"near must be in \(0, 2\); got 0"),
-        ({"near": 2}, ValueError, r"near must be in \(0, 2\); got 2"),
+        ({"near": 0}, ValueError, r"near must be in \[0.001, 2\); got 0"),
+        ({"near": 2}, ValueError, r"near must be in \[0.001, 2\); got 2"),
         ({"far": 0.5}, ValueError, "far must be above near; got 0.5"),
         ({"near": 1.5}, ValueError, "far must be above near; got 1.4"),
         *(
