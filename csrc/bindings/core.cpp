@@ -167,7 +167,8 @@ Call make_call(mining::Workspace& workspace, const py::array& embeddings, const 
         throw py::value_error("is_anchor must be empty or say it of each of the embeddings");
     }
     const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
-    return {workspace, rows, {view(order), view(offsets)}, view(members), bank_positives, view(is_anchor), rule, seed, n_threads};
+    return {workspace,       rows, {view(order), view(offsets)}, view(members), bank_positives,
+            view(is_anchor), rule, seed, n_threads};
 }
 
 // ((anchor, positive, negative), bad_row, (pairs, pairs with a candidate), (sum of d_ap, sum of d_an)): bad_row >= 0 says
@@ -252,13 +253,16 @@ py::tuple neighbors(mining::Workspace& workspace, const py::array& embeddings, c
         throw py::value_error("queries must follow the database, or be all of it");
     }
     const std::size_t n_queries = rows.n - first_query;
-    bool inside = begins.ndim() == 1 && ends.ndim() == 1 && is_aligned(begins) && is_aligned(ends) && view(begins).size() == n_queries && view(ends).size() == n_queries;
+    bool inside = begins.ndim() == 1 && ends.ndim() == 1 && is_aligned(begins) && is_aligned(ends) &&
+                  view(begins).size() == n_queries && view(ends).size() == n_queries;
     for (std::size_t i = 0; inside && i < n_queries; ++i) {
         inside = 0 <= view(begins)[i] && view(begins)[i] <= view(ends)[i] &&
                  view(ends)[i] <= static_cast<std::int64_t>(n_database);
     }
     const auto query_rows = view(order).subspan(first_query);
-    inside = inside && std::ranges::all_of(query_rows, [first_query](auto row) { return row >= static_cast<std::int32_t>(first_query); });
+    inside = inside && std::ranges::all_of(query_rows, [first_query](std::int32_t row) {
+                 return row >= static_cast<std::int32_t>(first_query);
+             });
     if (!inside) { throw py::value_error("every query needs a range of the database's rows"); }
     const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
     const mining::NeighborsRequest request{n_database, first_query, k, view(begins), view(ends), n_threads};

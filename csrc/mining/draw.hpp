@@ -154,7 +154,7 @@ class Drawing {
                 const auto positive = static_cast<std::size_t>(positives[i]);
                 const simd::Edges edges = decide_.edges(doubt, d_ap[i]);
                 std::int32_t* its_picks = picks.data() + i * n_picks;
-                std::size_t found = n_picks == 1 ? 0 : static_cast<std::size_t>(std::find(its_picks, its_picks + n_picks, kOpen) - its_picks);
+                auto found = static_cast<std::size_t>(std::find(its_picks, its_picks + n_picks, kOpen) - its_picks);
                 const std::size_t end = (j + 1) * n_each;
                 for (std::size_t t = j * n_each; t < end && found < n_picks; ++t) {
                     const bool is_new = std::find(its_picks, its_picks + found, columns[t]) == its_picks + found;

@@ -26,7 +26,8 @@ class Neighbors {
 
     Excluded excluded(std::size_t row) const noexcept {
         const std::size_t query = query_of(row);
-        return {static_cast<std::size_t>(request_.excluded_begins[query]), static_cast<std::size_t>(request_.excluded_ends[query])};
+        return {static_cast<std::size_t>(request_.excluded_begins[query]),
+                static_cast<std::size_t>(request_.excluded_ends[query])};
     }
 
     // The k-th nearest is not farther than the k-th nearest of some.

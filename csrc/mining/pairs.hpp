@@ -58,7 +58,9 @@ struct Pairs {
         return static_cast<std::size_t>(after - first_pair.begin()) - 1;
     }
 
-    std::span<std::int32_t> positives_of(std::size_t anchor) const noexcept { return positives.subspan(first(anchor), n_of(anchor)); }
+    std::span<std::int32_t> positives_of(std::size_t anchor) const noexcept {
+        return positives.subspan(first(anchor), n_of(anchor));
+    }
     std::span<float> d_ap_of(std::size_t anchor) const noexcept { return d_ap.subspan(first(anchor), n_of(anchor)); }
     // Pick j of the anchor's pair i is entry i * n_picks + j.
     std::span<std::int32_t> picks_of(std::size_t anchor) const noexcept {

@@ -222,12 +222,12 @@ bool Picking::skip_the_hardest(Anchor& anchor, float limit) const noexcept {
     const auto columns = anchor.memory.kept_columns.take(2 * stride());
     const std::size_t n_kept = batch_.kernels().filter(all.distances, all.columns, all.n, low - anchor.doubt,
                                                        std::numeric_limits<float>::max(), distances.data(), columns.data());
-    const std::size_t n_unclear = batch_.kernels().filter(distances.data(), columns.data(), n_kept, kLowest, high + anchor.doubt,
-                                                          distances.data() + stride(), columns.data() + stride());
-    const auto dropped = leading(From::kNearest, {distances.data() + stride(), columns.data() + stride(), n_unclear},
-                                 n_skipped - (all.n - n_kept), anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading);
+    Candidates unclear = {distances.data() + stride(), columns.data() + stride(), 0};
+    unclear.n = batch_.kernels().filter(distances.data(), columns.data(), n_kept, kLowest, high + anchor.doubt,
+                                        distances.data() + stride(), columns.data() + stride());
+    const auto dropped = leading_of(From::kNearest, anchor, unclear, n_skipped - (all.n - n_kept));
     const auto gone = anchor.memory.rest.take(dropped.size());
-    for (std::size_t i = 0; i < dropped.size(); ++i) { gone[i] = columns[stride() + static_cast<std::size_t>(dropped[i])]; }
+    for (std::size_t i = 0; i < dropped.size(); ++i) { gone[i] = unclear.columns[dropped[i]]; }
     std::ranges::sort(gone);
     anchor.candidates = {distances.data(), columns.data(), remove(distances.data(), columns.data(), n_kept, gone)};
     return true;
@@ -235,7 +235,7 @@ bool Picking::skip_the_hardest(Anchor& anchor, float limit) const noexcept {
 
 // Opens the pair with the farthest positive that is nearer than all negatives.
 void Picking::choose_moderate(Anchor& anchor) const noexcept {
-    const auto first = leading(From::kNearest, anchor.candidates, 1, anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading);
+    const auto first = leading_of(From::kNearest, anchor, anchor.candidates, 1);
     if (first.empty()) { return; }
     const auto place = static_cast<std::size_t>(first[0]);
     const auto nearest = static_cast<std::size_t>(anchor.candidates.columns[place]);
@@ -246,14 +246,12 @@ void Picking::choose_moderate(Anchor& anchor) const noexcept {
     for (std::size_t i = 0; i < anchor.positives.size(); ++i) {
         const auto positive = static_cast<std::size_t>(anchor.positives[i]);
         if (anchor.d_ap[i] >= d_nearest + anchor.doubt) { continue; }
-        if (anchor.d_ap[i] >= d_nearest - anchor.doubt && anchor.exact(anchor.row, positive) >= anchor.exact(anchor.row, nearest)) {
-            continue;
-        }
+        const bool clear = anchor.d_ap[i] < d_nearest - anchor.doubt;
+        if (!clear && anchor.exact(anchor.row, positive) >= anchor.exact(anchor.row, nearest)) { continue; }
         distances[n] = anchor.d_ap[i];
         columns[n++] = anchor.positives[i];
     }
-    const auto farthest = leading(From::kFarthest, {distances.data(), columns.data(), n}, 1, anchor.row, anchor.doubt, anchor.exact,
-                                  anchor.memory.leading);
+    const auto farthest = leading_of(From::kFarthest, anchor, {distances.data(), columns.data(), n}, 1);
     if (farthest.empty()) { return; }
     const auto pair = static_cast<std::size_t>(
         std::ranges::lower_bound(anchor.positives, columns[static_cast<std::size_t>(farthest[0])]) - anchor.positives.begin());
@@ -334,7 +332,8 @@ void Picking::take_one(Anchor& anchor, std::size_t pair, const simd::Edges& edge
     }
 }
 
-void Picking::pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept {
+void Picking::pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges& edges,
+                             const Candidates& list) const noexcept {
     const core::Stream stream = core::AnchorStreams(seed_, anchor.row)(static_cast<std::size_t>(anchor.positives[pair]));
     if (pairs_.n_picks == 1) {
         return take_one(anchor, pair, edges, list, [&](std::size_t n) { return stream.draw(kRankDraw, n); });
@@ -360,7 +359,7 @@ void Picking::pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges
 void Picking::pick_leading(From from, Anchor& anchor, std::size_t pair, const simd::Edges& edges,
                            const Candidates& list) const noexcept {
     const Candidates accepted = accept(anchor, pair, edges, list);
-    const auto places = leading(from, accepted, pairs_.n_picks, anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading);
+    const auto places = leading_of(from, anchor, accepted, pairs_.n_picks);
     for (std::size_t j = 0; j < places.size(); ++j) { set(anchor, pair, j, accepted, static_cast<std::size_t>(places[j])); }
 }
 
@@ -369,7 +368,7 @@ void Picking::fall_back(Anchor& anchor, std::size_t pair) const noexcept {
     if (anchor.fallback < 0) {
         const From from = rule_.if_empty == IfEmpty::kNearest ? From::kNearest : From::kFarthest;
         anchor.fallback =
-            leading(from, anchor.candidates, 1, anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading).front();
+            leading_of(from, anchor, anchor.candidates, 1).front();
     }
     set(anchor, pair, 0, anchor.candidates, static_cast<std::size_t>(anchor.fallback));
     ++pairs_.n_fallen_back[anchor.row];
@@ -414,17 +413,19 @@ bool Picking::resolve(std::size_t row, const Candidates& candidates, float limit
                 std::copy_n(accepted.columns, accepted.n, assignment_.listed.data() + at);
                 at += static_cast<std::int64_t>(accepted.n);
                 row_sums_[2 * row] += static_cast<double>(anchor.d_ap[i]) * static_cast<double>(accepted.n);
-                for (std::size_t j = 0; j < accepted.n; ++j) { row_sums_[2 * row + 1] += static_cast<double>(accepted.distances[j]); }
+                for (std::size_t j = 0; j < accepted.n; ++j) {
+                    row_sums_[2 * row + 1] += static_cast<double>(accepted.distances[j]);
+                }
                 break;
             }
             case Task::kPick:
                 if (rule_.pick == Pick::kUniform) {
                     pick_uniformly(anchor, i, edges[i], list);
                 } else if (weighs) {
-                    const core::Stream stream = core::AnchorStreams(seed_, row)(static_cast<std::size_t>(anchor.positives[i]));
-                    weighing_.pick(anchor.row, static_cast<std::size_t>(anchor.positives[i]), edges[i], anchor.doubt, decide_, stream, kRankDraw,
-                                   anchor.exact, anchor.memory.weigh, pairs_.n_picks, anchor.picks.data() + i * pairs_.n_picks,
-                                   anchor.d_an.data() + i * pairs_.n_picks);
+                    const auto positive = static_cast<std::size_t>(anchor.positives[i]);
+                    weighing_.pick(row, positive, edges[i], anchor.doubt, decide_, core::AnchorStreams(seed_, row)(positive),
+                                   kRankDraw, anchor.exact, anchor.memory.weigh, pairs_.n_picks,
+                                   anchor.picks.data() + i * pairs_.n_picks, anchor.d_an.data() + i * pairs_.n_picks);
                 } else if (solved >= 0) {
                     const std::size_t from = static_cast<std::size_t>(solved) * pairs_.n_picks, to = i * pairs_.n_picks;
                     std::copy_n(anchor.picks.data() + from, pairs_.n_picks, anchor.picks.data() + to);

@@ -92,12 +92,18 @@ class Picking {
     bool needs_all() const noexcept {
         return rule_.if_empty == IfEmpty::kFarthest || (skips() && (picks_nearest() || needs_nearest()));
     }
-    bool needs_nearest() const noexcept { return rule_.if_empty == IfEmpty::kNearest || rule_.pairs == PairChoice::kModerate; }
+    bool needs_nearest() const noexcept {
+        return rule_.if_empty == IfEmpty::kNearest || rule_.pairs == PairChoice::kModerate;
+    }
     std::size_t n_samples(std::size_t row) const noexcept;
     std::span<const float> sample(std::size_t row, PickMemory& memory) const noexcept;
     float enough(const simd::Edges& edges, std::span<const float> samples, float doubt) const noexcept;
     Anchor anchor_at(std::size_t row, PickMemory& memory) const noexcept;
 
+    // Places of the k nearest, or farthest, of a list of the anchor's.
+    std::span<const std::int32_t> leading_of(From from, Anchor& anchor, const Candidates& list, std::size_t k) const noexcept {
+        return leading(from, list, k, anchor.row, anchor.doubt, anchor.exact, anchor.memory.leading);
+    }
     bool skip_the_hardest(Anchor& anchor, float limit) const noexcept;
     void choose_moderate(Anchor& anchor) const noexcept;
     Levels nest(const Anchor& anchor, std::span<const simd::Edges> edges) const noexcept;
@@ -109,9 +115,11 @@ class Picking {
     void take_one(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list,
                   const RankAmong& rank_among) const noexcept;
     void pick_uniformly(Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
-    void pick_leading(From from, Anchor& anchor, std::size_t pair, const simd::Edges& edges, const Candidates& list) const noexcept;
+    void pick_leading(From from, Anchor& anchor, std::size_t pair, const simd::Edges& edges,
+                      const Candidates& list) const noexcept;
     void fall_back(Anchor& anchor, std::size_t pair) const noexcept;
-    void set(const Anchor& anchor, std::size_t pair, std::size_t pick, const Candidates& list, std::size_t place) const noexcept {
+    void set(const Anchor& anchor, std::size_t pair, std::size_t pick, const Candidates& list,
+             std::size_t place) const noexcept {
         anchor.picks[pair * pairs_.n_picks + pick] = list.columns[place];
         anchor.d_an[pair * pairs_.n_picks + pick] = list.distances[place];
     }

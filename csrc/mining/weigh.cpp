@@ -90,6 +90,7 @@ std::size_t Weighing::count_below(std::size_t edge, std::size_t anchor, float do
     const simd::Edges around = {simd::kNoLow, simd::kNoLow, edges_[edge] - doubt, edges_[edge] + doubt};
     const simd::Counts found = kernels_.count(list.distances, list.n, around);
     if (found.possible == found.sure) { return found.sure; }
+    float* own = memory.distances.data() + memory.levels.data()[memory.n_levels - 1].at;
     const std::int32_t* columns = memory.their_columns.data();
     const std::size_t n = kernels_.filter(list.distances, list.columns, list.n, around.sure_high, around.possible_high,
                                           memory.their_distances.data(), memory.their_columns.data());
@@ -97,7 +98,7 @@ std::size_t Weighing::count_below(std::size_t edge, std::size_t anchor, float do
     for (std::size_t i = 0; i < n; ++i) {
         const std::size_t bin = bin_of(exact(anchor, static_cast<std::size_t>(columns[i])));
         const auto place = std::lower_bound(list.columns, list.columns + list.n, columns[i]) - list.columns;
-        float& distance = memory.distances.data()[memory.levels.data()[memory.n_levels - 1].at + static_cast<std::size_t>(place)];
+        float& distance = own[place];
         distance = std::clamp(distance, begin_of(bin), std::nextafter(end_of(bin), simd::kNoLow));
         below += bin <= edge ? 1 : 0;
     }
@@ -122,7 +123,8 @@ void Weighing::prepare(std::size_t anchor, float doubt, const Candidates& candid
     // The farthest bin is the one that ends beyond all candidates.
     const auto farthest = std::ranges::partition_point(edges_, [&](float edge) {
         const float end = edge - doubt;
-        return kernels_.count(memory.distances.data(), candidates.n, {simd::kNoLow, simd::kNoLow, end, end}).sure != candidates.n;
+        const simd::Edges below = {simd::kNoLow, simd::kNoLow, end, end};
+        return kernels_.count(memory.distances.data(), candidates.n, below).sure != candidates.n;
     });
     std::size_t above = candidates.n;
     for (auto bin = static_cast<std::size_t>(farthest - edges_.begin()); above != 0; --bin) {
@@ -148,7 +150,8 @@ bool Weighing::is_wholly_in(const Pair& pair, std::size_t bin) const noexcept {
     if (bin == edges_.size()) { return pair.decide.holds_all(weights_.edges.back(), kUnbounded); }
     if (pair.decide.holds_all(bin == 0 ? 0.0 : weights_.edges[bin - 1], weights_.edges[bin])) { return true; }
     const float doubt = 0.5F * (pair.edges.possible_high - pair.edges.sure_high);
-    return !by_number_ && bin != 0 && pair.edges.sure_low <= edges_[bin - 1] - doubt && edges_[bin] + doubt <= pair.edges.sure_high;
+    return !by_number_ && bin != 0 && pair.edges.sure_low <= edges_[bin - 1] - doubt &&
+           edges_[bin] + doubt <= pair.edges.sure_high;
 }
 
 // Those of the bin that are candidates of the pair and not picked yet.
@@ -156,13 +159,15 @@ Candidates Weighing::candidates_in(const Pair& pair, const Bin& bin) const noexc
     const Candidates list = list_of(pair.memory, bin.level);
     float* distances = pair.memory.their_distances.data();
     std::int32_t* columns = pair.memory.their_columns.data();
-    const std::size_t n = kernels_.filter(list.distances, list.columns, list.n, begin_of(bin.bin), end_of(bin.bin), distances, columns);
+    const std::size_t n = kernels_.filter(list.distances, list.columns, list.n, begin_of(bin.bin), end_of(bin.bin), distances,
+                                          columns);
     std::size_t n_left = 0;
     for (std::size_t i = 0; i < n; ++i) {
         distances[n_left] = distances[i];
         columns[n_left] = columns[i];
         // What was moved by the doubt is in doubt no less.
-        const bool sure = !by_number_ && Decider::sure(pair.edges, distances[i] - pair.doubt) && Decider::sure(pair.edges, distances[i] + pair.doubt);
+        const bool sure = !by_number_ && Decider::sure(pair.edges, distances[i] - pair.doubt) &&
+                          Decider::sure(pair.edges, distances[i] + pair.doubt);
         n_left += std::ranges::find(pair.picked, columns[i]) == pair.picked.end() &&
                           (sure || pair.decide.exact(pair.exact(pair.anchor, pair.positive),
                                                      pair.exact(pair.anchor, static_cast<std::size_t>(columns[i]))))
@@ -175,7 +180,8 @@ Candidates Weighing::candidates_in(const Pair& pair, const Bin& bin) const noexc
 std::size_t Weighing::count(const Pair& pair, const Bin& bin) const noexcept {
     if (pair.picked.empty() && is_wholly_in(pair, bin.bin)) { return bin.n; }
     const bool none = !by_number_ && bin.bin != 0 && bin.bin < edges_.size() &&
-                      (end_of(bin.bin) + pair.doubt < pair.edges.possible_low || pair.edges.possible_high < begin_of(bin.bin) - pair.doubt);
+                      (end_of(bin.bin) + pair.doubt < pair.edges.possible_low ||
+                       pair.edges.possible_high < begin_of(bin.bin) - pair.doubt);
     return none ? 0 : candidates_in(pair, bin).n;
 }
 
@@ -200,7 +206,8 @@ double Weighing::sum(const Pair& pair) const noexcept {
     return total;
 }
 
-bool Weighing::takes(const Pair& pair, std::size_t bin, float distance, std::size_t column, float doubt, double mark) const noexcept {
+bool Weighing::takes(const Pair& pair, std::size_t bin, float distance, std::size_t column, float doubt,
+                     double mark) const noexcept {
     const Chance* chances = chances_.data() + bin * kParts;
     const float begin = edges_[bin == 0 ? 0 : bin - 1], end = edges_[std::min(bin, edges_.size() - 1)];
     const float parts_per_distance = static_cast<float>(kParts) / std::max(end - begin, 1e-30F);
@@ -243,8 +250,8 @@ void Weighing::pick(std::size_t anchor, std::size_t positive, const simd::Edges&
                 list = candidates_in(pair, bins[at]);
                 place = rank;
             }
-            taken = takes(pair, bins[at].bin, list.distances[place], static_cast<std::size_t>(list.columns[place]), 2.0F * doubt,
-                          draw_unit(stream, i + 2));
+            taken = takes(pair, bins[at].bin, list.distances[place], static_cast<std::size_t>(list.columns[place]),
+                          2.0F * doubt, draw_unit(stream, i + 2));
             if (taken) {
                 picks[n] = list.columns[place];
                 distances[n] = by_number_ ? scaled(batch_, exact(anchor, static_cast<std::size_t>(picks[n])))

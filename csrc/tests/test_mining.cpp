@@ -4,6 +4,7 @@
 #include <cfenv>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -473,6 +474,31 @@ void test_near_ties() {
     }
 }
 
+// Rows that are all equally far from each other, but for the last bits of float64.
+void test_all_equally_far(std::uint64_t n_batches) {
+    const rules::Table some =
+        only({"moderate positive", "moderate positive, 2", "every of a moderate positive", "farthest of a moderate positive",
+              "batch hard", "easiest positive", "nearest 3", "farthest", "half", "hardest 2 of most", "skip many", "hard"});
+    for (std::uint64_t seed = 0; seed < n_batches; ++seed) {
+        Chance chance(seed);
+        std::vector<std::size_t> counts(2 + chance.below(3));
+        for (std::size_t& count : counts) { count = 1 + chance.below(3); }
+        const double values[] = {0.1, 0.7, -0.3, 0.45, 1.1};
+        const std::size_t n = std::reduce(counts.begin(), counts.end()), size = n * std::size(values);
+        auto problem = problem_of<double>(counts, size, chance, [](auto, auto) { return 0.0; });
+        // Each row has numbers where no other has any.
+        std::vector<std::size_t> places(size);
+        std::iota(places.begin(), places.end(), std::size_t{0});
+        chance.shuffle(places);
+        for (std::size_t i = 0; i < size; ++i) {
+            problem.values[i / std::size(values) * size + places[i]] = values[i % std::size(values)];
+        }
+        const std::string what = "all equally far, batch " + std::to_string(seed);
+        test_picks(problem, some, seed, what + ", float64");
+        test_picks(in_float32(problem), some, seed, what + ", float32");
+    }
+}
+
 void test_long_and_short_rows() {
     for (const double scale : {1e-300, 1e-160, 1e-140, 1e-30, 1e-19, 1e19, 1e140, 5e149}) {
         const double margin = std::max(0.2 * scale * scale, std::numeric_limits<double>::denorm_min());
@@ -715,6 +741,7 @@ void test_number_of_threads() {
 
 // The argument says how many random batches to mine: fewer where a machine is emulated.
 int main(int n_arguments, char** arguments) {
+    const std::uint64_t n_batches = n_arguments > 1 ? std::stoull(arguments[1]) : 100;
     test_number_of_threads();
     test_the_table_has_every_word();
     test_trained_and_untrained();
@@ -727,11 +754,12 @@ int main(int n_arguments, char** arguments) {
     test_more_doubt_than_memory();
     test_ties_and_duplicates();
     test_near_ties();
+    test_all_equally_far(n_batches);
     test_long_and_short_rows();
     test_odd_groups();
     test_banks();
     test_wrong_assignments();
-    test_random_batches(n_arguments > 1 ? std::stoull(arguments[1]) : 100);
+    test_random_batches(n_batches);
     test_parts_of_the_anchors();
     test_floating_point_state();
     test_rows_that_are_not_finite();
