@@ -122,6 +122,7 @@ inline const Table& table() {
          {.band = kFarther, .pairs = "both_ways", .if_empty = "nearest", .max_d_ap = 1.25, .quantile = 0.75}},
         // negatives left out
         {"skip few", {.band = kViolating, .skip_hardest = 0.05}},
+        {"skip few, nearest 3", {.band = kFarther, .pick = "nearest", .n_negatives = 3, .skip_hardest = 0.02}},
         {"skip many", {.band = kSemiHard, .pairs = "both_ways", .n_negatives = 2, .skip_hardest = 0.3}},
         {"skip nearly all", {.band = kAll, .pick = "nearest", .n_negatives = 3, .skip_hardest = 0.97}},
         {"skip, batch hard", {.band = kAll, .pairs = "hardest_positive", .pick = "nearest", .skip_hardest = 0.05}},
