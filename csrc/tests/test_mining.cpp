@@ -504,12 +504,48 @@ void test_all_equally_far(std::uint64_t n_batches) {
         std::vector<std::size_t> places(size);
         std::iota(places.begin(), places.end(), std::size_t{0});
         chance.shuffle(places);
+        std::vector<double> lengths(n, 1.0);
+        // Some are a little farther from all, and still in most bands.
+        for (double& length : lengths) { length = chance.below(4) == 0 ? 1.03 : 1.0; }
         for (std::size_t i = 0; i < size; ++i) {
-            problem.values[i / std::size(values) * size + places[i]] = values[i % std::size(values)];
+            const std::size_t row = i / std::size(values);
+            problem.values[row * size + places[i]] = lengths[row] * values[i % std::size(values)];
         }
         const std::string what = "all equally far, batch " + std::to_string(seed);
         test_picks(problem, some, seed, what + ", float64");
         test_picks(in_float32(problem), some, seed, what + ", float32");
+    }
+}
+
+// One pair, and negatives of which those that lie at regular places are near and all others far: samples of them mislead.
+void test_samples_that_mislead() {
+    for (const std::size_t n : {128U, 512U, 768U}) {
+        for (const std::size_t step : {2U, 3U, 8U}) {
+            for (const bool near_ones_are_sampled : {true, false}) {
+                Chance chance(n + step);
+                std::vector<std::size_t> counts(n + 1, 1);
+                counts[0] = 2;
+                const auto problem = problem_of<float>(counts, 3, chance, [&](std::size_t identity, std::size_t k) {
+                    const bool is_sampled = (identity - 1) % step == 0;
+                    const double far = identity != 0 && is_sampled != near_ones_are_sampled ? 2.0 : 0.0;
+                    return 0.1 * chance.normal() + (k == 0 ? far : 0.0);
+                });
+                const std::size_t n_sampled = (n + step - 1) / step;
+                const std::size_t n_near = near_ones_are_sampled ? n_sampled : n - n_sampled;
+                rules::Table some = only({"violating", "nearest 3", "nearest 20", "farthest semi-hard 3", "hard or nearest",
+                                          "batch hard", "nearest or the nearest of all"});
+                // All that are near are left out, or all but a few.
+                for (const std::size_t n_skipped : {n_near, n_near - 2}) {
+                    for (Named& named : only({"violating", "nearest 3", "skip or nearest", "moderate, skip"})) {
+                        named.rule.skip_hardest = (static_cast<double>(n_skipped) + 0.5) / static_cast<double>(n);
+                        named.name += ", skip " + std::to_string(n_skipped);
+                        some.push_back(named);
+                    }
+                }
+                test_picks(problem, some, 1, std::to_string(n) + " negatives, one of " + std::to_string(step) +
+                                                 (near_ones_are_sampled ? " is near" : " is far"));
+            }
+        }
     }
 }
 
@@ -780,6 +816,7 @@ int main(int n_arguments, char** arguments) {
     test_ties_and_duplicates();
     test_near_ties();
     test_all_equally_far(n_batches);
+    test_samples_that_mislead();
     test_long_and_short_rows();
     test_odd_groups();
     test_banks();
