@@ -189,6 +189,7 @@ mining::Rule without_picks(mining::Rule rule) {
     rule.pick = mining::Pick::kEvery;
     rule.n_negatives = 1;
     rule.if_empty = mining::IfEmpty::kDrop;
+    rule.weights = {};
     return rule;
 }
 

@@ -5,6 +5,7 @@
 #include <new>
 #include <span>
 #include <utility>
+#include <vector>
 
 namespace core {
 
@@ -48,5 +49,13 @@ class Buffer {
     T* data_ = nullptr;
     std::size_t capacity_ = 0;
 };
+
+// The first n_threads of what threads have of their own, made where there are fewer.
+template <class Memory>
+std::span<Memory> first_of(std::vector<Memory>& by_thread, int n_threads) {
+    const auto n = static_cast<std::size_t>(n_threads);
+    if (by_thread.size() < n) { by_thread.resize(n); }
+    return std::span(by_thread).first(n);
+}
 
 }  // namespace core

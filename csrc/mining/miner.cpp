@@ -15,13 +15,6 @@ constexpr double kSmallWork = 1 << 22;
 // Rows whose triplets a thread counts or writes at a time.
 constexpr std::size_t kRowsPerTask = 256;
 
-template <class Memory>
-std::span<Memory> first_of(std::vector<Memory>& by_thread, int n_threads) {
-    const auto n = static_cast<std::size_t>(n_threads);
-    by_thread.resize(std::max(by_thread.size(), n));
-    return std::span(by_thread).first(n);
-}
-
 // What the pairs of a row that nobody resolves are left with.
 std::int32_t unresolved(const Rule& rule, Task task) noexcept {
     if (rule.pairs == PairChoice::kModerate) { return kUnwanted; }
@@ -57,14 +50,14 @@ Found mine(const Settings& settings, Batch& batch, const Groups& groups, Workspa
     }
     if (pairs.n() != 0) {
         const Picking picking(batch, pairs, rule, settings.assignment, settings.seed, row_sums,
-                              first_of(workspace.pick_by_thread, settings.n_threads));
+                              core::first_of(workspace.pick_by_thread, settings.n_threads));
         if (rule.draws() && task == Task::kPick) {
             const Decider decide(batch, rule.band);
             Drawing(batch, pairs, decide, settings.seed)
-                .run(settings.n_threads, first_of(workspace.draw_by_thread, settings.n_threads));
+                .run(settings.n_threads, core::first_of(workspace.draw_by_thread, settings.n_threads));
         }
         Search<Picking>(batch, groups.n_rows(), picking, settings.n_threads, settings.archive_size, workspace.search,
-                        first_of(workspace.search_by_thread, settings.n_threads))
+                        core::first_of(workspace.search_by_thread, settings.n_threads))
             .run();
     }
 

@@ -81,14 +81,12 @@ class Neighbors {
 
 void find_neighbors(const NeighborsRequest& request, Batch& batch, std::span<const std::int32_t> order,
                     NeighborsWorkspace& workspace, std::span<std::int32_t> indices, std::span<double> distances) {
-    const auto n_threads = static_cast<std::size_t>(request.n_threads);
-    workspace.search_by_thread.resize(std::max(workspace.search_by_thread.size(), n_threads));
-    workspace.by_thread.resize(std::max(workspace.by_thread.size(), n_threads));
     std::ranges::fill(indices, -1);
     std::ranges::fill(distances, kUnbounded);
-    const Neighbors neighbors(request, batch, order, std::span(workspace.by_thread).first(n_threads), indices, distances);
+    const Neighbors neighbors(request, batch, order, core::first_of(workspace.by_thread, request.n_threads), indices,
+                              distances);
     Search<Neighbors>(batch, request.n_database, neighbors, request.n_threads, request.archive_size, workspace.search,
-                      std::span(workspace.search_by_thread).first(n_threads))
+                      core::first_of(workspace.search_by_thread, request.n_threads))
         .run();
 }
 

@@ -37,10 +37,8 @@ class Listing {
         const bool chooses = rule_.screens() || (rule_.pairs != PairChoice::kEachOnce && rule_.pairs != PairChoice::kBothWays &&
                                                  rule_.pairs != PairChoice::kModerate);
         if (chooses) {
-            memory_.by_thread.resize(std::max(memory_.by_thread.size(), static_cast<std::size_t>(n_threads_)));
-            for (PairsMemory::Own& own : memory_.by_thread) {
+            for (PairsMemory::Own& own : core::first_of(memory_.by_thread, n_threads_)) {
                 own.places.take(groups_.largest());
-                own.distances.take(groups_.largest());
                 own.leading.keys.take(groups_.largest());
                 own.leading.places.take(groups_.largest());
                 ExactDistances::reserve(n_rows, own.exact);

@@ -27,7 +27,6 @@ struct PairsMemory {
     core::Buffer<double> exact;
     struct Own {
         core::Buffer<std::int32_t> places;
-        core::Buffer<float> distances;
         ExactMemory exact;
         LeadingMemory leading;
     };

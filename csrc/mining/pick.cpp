@@ -71,11 +71,11 @@ Picking::Picking(const Batch& batch, const Pairs& pairs, const Rule& rule, const
         own.doubtful_distances.take(stride());
         own.doubtful_columns.take(stride());
         own.samples.take(most_samples);
-        own.rest.take(std::max(stride(), most_samples));
+        own.rest.take(stride());
         own.leading.keys.take(stride());
         own.leading.places.take(stride());
         ExactDistances::reserve(groups_.n_rows(), own.exact);
-        if (rule_.skip_hardest > 0.0) {
+        if (skips()) {
             own.kept_distances.take(2 * stride());
             own.kept_columns.take(2 * stride());
         }
@@ -208,7 +208,6 @@ bool Picking::skip_the_hardest(Anchor& anchor, float limit) const noexcept {
             (below_right < n_skipped ? low : high) = right;
             (below_right < n_skipped ? below_low : below_high) = below_right;
         }
-        if (rank < kSpread) { low = -kOpenToAll; below_low = 0; }
     }
     while (below_high - below_low > kFew && high - low > anchor.doubt) {
         const float middle = 0.5F * (low + high);
@@ -320,8 +319,7 @@ void Picking::take_one(Anchor& anchor, std::size_t pair, const simd::Edges& edge
                        const RankAmong& rank_among) const noexcept {
     const simd::Counts found = batch_.kernels().count(list.distances, list.n, edges);
     if (found.possible == found.sure) {
-        if (found.sure == 0) { return; }
-        const std::size_t rank = rank_among(found.sure);
+        const std::size_t rank = found.sure == 0 ? 0 : rank_among(found.sure);
         if (rank >= found.sure) { return; }
         set(anchor, pair, 0, list,
             batch_.kernels().select(list.distances, list.n, edges.possible_low, edges.possible_high, rank));
@@ -367,8 +365,7 @@ void Picking::fall_back(Anchor& anchor, std::size_t pair) const noexcept {
     if (anchor.candidates.n == 0) { return; }
     if (anchor.fallback < 0) {
         const From from = rule_.if_empty == IfEmpty::kNearest ? From::kNearest : From::kFarthest;
-        anchor.fallback =
-            leading_of(from, anchor, anchor.candidates, 1).front();
+        anchor.fallback = leading_of(from, anchor, anchor.candidates, 1).front();
     }
     set(anchor, pair, 0, anchor.candidates, static_cast<std::size_t>(anchor.fallback));
     ++pairs_.n_fallen_back[anchor.row];

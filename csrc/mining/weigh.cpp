@@ -109,7 +109,7 @@ void Weighing::prepare(std::size_t anchor, float doubt, const Candidates& candid
                        WeighMemory& memory) const noexcept {
     std::copy_n(candidates.distances, candidates.n, memory.distances.data());
     std::copy_n(candidates.columns, candidates.n, memory.columns.data());
-    memory.levels.data()[0] = {0, candidates.n, edges_.size()};
+    memory.levels.data()[0] = {0, candidates.n};
     memory.n_levels = 1;
     memory.n_bins = 0;
     memory.are_counted = false;
@@ -139,7 +139,7 @@ void Weighing::prepare(std::size_t anchor, float doubt, const Candidates& candid
             const Candidates list = list_of(memory, memory.n_levels - 1);
             const std::size_t n = kernels_.filter(list.distances, list.columns, list.n, simd::kNoLow, edges_[bin - 1],
                                                   memory.distances.data() + at, memory.columns.data() + at);
-            memory.levels.data()[memory.n_levels++] = {at, n, bin - 1};
+            memory.levels.data()[memory.n_levels++] = {at, n};
         }
     }
     std::reverse(memory.bins.data(), memory.bins.data() + memory.n_bins);
@@ -185,8 +185,8 @@ std::size_t Weighing::count(const Pair& pair, const Bin& bin) const noexcept {
     return none ? 0 : candidates_in(pair, bin).n;
 }
 
-// Counts the pair's candidates in every bin that is not empty, and sums up their bounds; returns the whole sum.
-double Weighing::sum(const Pair& pair) const noexcept {
+// Counts the pair's candidates in every bin that is not empty, and sums up their bounds.
+void Weighing::sum(const Pair& pair) const noexcept {
     const Bin* bins = pair.memory.bins.data();
     std::size_t* counts = pair.memory.counts.data();
     double* sums = pair.memory.sums.data();
@@ -195,7 +195,7 @@ double Weighing::sum(const Pair& pair) const noexcept {
         counts[i] = count(pair, bins[i]);
         if (counts[i] != 0) { top = std::max(top, weights_.log_bounds[bins[i].bin]); }
     }
-    if (top == -kUnbounded) { return 0.0; }
+    if (top == -kUnbounded) { return; }
     const double* relative =
         relative_.data() + static_cast<std::size_t>(level_of(top) - lowest_level_) * weights_.log_bounds.size();
     double total = 0.0;
@@ -203,23 +203,25 @@ double Weighing::sum(const Pair& pair) const noexcept {
         if (counts[i] != 0) { total += static_cast<double>(counts[i]) * relative[bins[i].bin]; }
         sums[i] = total;
     }
-    return total;
 }
 
 bool Weighing::takes(const Pair& pair, std::size_t bin, float distance, std::size_t column, float doubt,
                      double mark) const noexcept {
-    const Chance* chances = chances_.data() + bin * kParts;
-    const float begin = edges_[bin == 0 ? 0 : bin - 1], end = edges_[std::min(bin, edges_.size() - 1)];
-    const float parts_per_distance = static_cast<float>(kParts) / std::max(end - begin, 1e-30F);
-    const auto part_of = [&](float d) {
-        return static_cast<std::size_t>(std::clamp((d - begin) * parts_per_distance, 0.0F, static_cast<float>(kParts - 1)));
-    };
-    Chance chance = chances[part_of(distance - doubt)];
-    for (std::size_t part = part_of(distance - doubt); part <= part_of(distance + doubt); ++part) {
-        chance = {std::min(chance.least, chances[part].least), std::max(chance.greatest, chances[part].greatest)};
+    if (!by_number_) {
+        const Chance* chances = chances_.data() + bin * kParts;
+        const float begin = edges_[bin == 0 ? 0 : bin - 1], end = edges_[std::min(bin, edges_.size() - 1)];
+        const float parts_per_distance = static_cast<float>(kParts) / std::max(end - begin, 1e-30F);
+        const auto part_of = [&](float d) {
+            const float part = (d - begin) * parts_per_distance;
+            return static_cast<std::size_t>(std::clamp(part, 0.0F, static_cast<float>(kParts - 1)));
+        };
+        Chance chance = chances[part_of(distance - doubt)];
+        for (std::size_t part = part_of(distance - doubt); part <= part_of(distance + doubt); ++part) {
+            chance = {std::min(chance.least, chances[part].least), std::max(chance.greatest, chances[part].greatest)};
+        }
+        if (mark < chance.least) { return true; }
+        if (mark >= chance.greatest) { return false; }
     }
-    if (!by_number_ && mark < chance.least) { return true; }
-    if (!by_number_ && mark >= chance.greatest) { return false; }
     return mark < std::exp(log_weight(pair.exact(pair.anchor, column)) - weights_.log_bounds[bin]);
 }
 

@@ -22,8 +22,7 @@ struct WeighMemory {
     core::Buffer<float> distances, their_distances;
     core::Buffer<std::int32_t> columns, their_columns;
     struct Level {
-        std::size_t at, n;  // where the list is
-        std::size_t bin;    // it has all of the bins up to this one
+        std::size_t at, n;
     };
     core::Buffer<Level> levels;
     std::size_t n_levels = 0;
@@ -79,7 +78,7 @@ class Weighing {
     bool is_wholly_in(const Pair& pair, std::size_t bin) const noexcept;
     Candidates candidates_in(const Pair& pair, const Bin& bin) const noexcept;
     std::size_t count(const Pair& pair, const Bin& bin) const noexcept;
-    double sum(const Pair& pair) const noexcept;
+    void sum(const Pair& pair) const noexcept;
     bool takes(const Pair& pair, std::size_t bin, float distance, std::size_t column, float doubt, double mark) const noexcept;
 
     // A bin's weights relative to its bound are known within this many equal parts of it, without a logarithm.

@@ -106,6 +106,7 @@ inline const Table& table() {
           .if_empty = "farthest",
           .n_negatives = 3}},
         {"nearest or the nearest of all", {.band = {.low = 1.0}, .pick = "nearest", .if_empty = "nearest"}},
+        {"violating or nearest", {.band = kViolating, .if_empty = "nearest"}},
         {"nobody or nearest", {.band = kNobody, .if_empty = "nearest"}},
         {"nobody or farthest", {.band = kNobody, .if_empty = "farthest"}},
         {"nobody", {.band = kNobody, .pick = "nearest"}},

@@ -534,9 +534,11 @@ void test_samples_that_mislead() {
                 const std::size_t n_near = near_ones_are_sampled ? n_sampled : n - n_sampled;
                 rules::Table some = only({"violating", "nearest 3", "nearest 20", "farthest semi-hard 3", "hard or nearest",
                                           "batch hard", "nearest or the nearest of all"});
+                const rules::Table skipping = only({"violating", "violating or nearest", "nearest 3", "skip or nearest",
+                                                    "moderate, skip", "moderate, screened"});
                 // All that are near are left out, or all but a few.
                 for (const std::size_t n_skipped : {n_near, n_near - 2}) {
-                    for (Named& named : only({"violating", "nearest 3", "skip or nearest", "moderate, skip"})) {
+                    for (Named named : skipping) {
                         named.rule.skip_hardest = (static_cast<double>(n_skipped) + 0.5) / static_cast<double>(n);
                         named.name += ", skip " + std::to_string(n_skipped);
                         some.push_back(named);

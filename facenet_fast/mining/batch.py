@@ -13,7 +13,6 @@ from .checks import check_word
 
 __all__ = [
     "DISTANCES",
-    "LARGEST_NORM",
     "Batch",
     "check_embeddings",
     "embeddings_as",
@@ -31,7 +30,7 @@ Parts = tuple[tuple[str, int], ...]
 DISTANCES: dict[str, float] = {"squared_euclidean": 1.0, "cosine": 2.0}
 
 # Squared distances between longer rows could leave float64's range; csrc/mining/batch.cpp holds its square.
-LARGEST_NORM = 1e150
+_LARGEST_NORM = 1e150
 
 # Stands for a mask of anchors where all rows are.
 _ALL = np.empty(0, np.uint8)
@@ -148,7 +147,7 @@ def raise_bad_row(rows: npt.NDArray[Any], bad_row: int, parts: Parts) -> None:
         name, row = _name_row(bad_row, parts)
         norm = math.hypot(*rows[bad_row].tolist())
         raise ValueError(
-            f"{name} must be finite, with norms below {LARGEST_NORM:g}; row {row} has norm {norm}"
+            f"{name} must be finite, with norms below {_LARGEST_NORM:g}; row {row} has norm {norm}"
         )
 
 
@@ -165,7 +164,7 @@ def first_bad_row(rows: npt.NDArray[Any]) -> int:
     """Return the first row that is not finite or too long, or -1."""
     with np.errstate(over="ignore"):
         squared_norms = np.square(rows, dtype=np.float64).sum(axis=1)
-    bad = np.flatnonzero(~(squared_norms < LARGEST_NORM**2))  # NaN compares false: "not below" finds it too
+    bad = np.flatnonzero(~(squared_norms < _LARGEST_NORM**2))  # NaN compares false: "not below" finds it too
     return int(bad[0]) if len(bad) else -1
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import reference
 from .batch import Batch, first_bad_row, make_batch, raise_bad_row
-from .checks import check_integer, check_positive
+from .checks import check_backend, check_integer, check_positive, check_threads
 from .devices import load_core
 from .rule import Rule, make_rule
 from .strategies import Strategy, resolve_strategy
@@ -164,9 +164,8 @@ class _Request:
             columns, bad_row, (n_pairs, n_with_negative), sums = self.native("mine")
             raise_bad_row(self.batch.rows, bad_row, self.batch.parts)
             anchor, positive, negative = columns
-        mean_d_ap, mean_d_an = (total / len(anchor) if len(anchor) else float("nan") for total in sums)
         return Triplets(
-            anchor, positive, negative, n_pairs, n_with_negative, mean_d_ap, mean_d_an, candidates
+            anchor, positive, negative, n_pairs, n_with_negative, *_means(sums, len(anchor)), candidates
         )
 
 
@@ -402,15 +401,18 @@ def _blocks(request: _Request, counts: CandidateCounts, max_triplets: int) -> It
         block = replace(request, batch=replace(batch, is_anchor=is_anchor))
         negative, sums = block.native("every", row_starts, n)
         yield Triplets(
-            anchor=np.repeat(counts.anchor[pairs], n_candidates),
-            positive=np.repeat(counts.positive[pairs], n_candidates),
-            negative=negative,
-            n_pairs=len(n_candidates),
-            n_pairs_with_negative=int((n_candidates > 0).sum()),
-            mean_d_ap=sums[0] / n if n else float("nan"),
-            mean_d_an=sums[1] / n if n else float("nan"),
+            np.repeat(counts.anchor[pairs], n_candidates),
+            np.repeat(counts.positive[pairs], n_candidates),
+            negative,
+            len(n_candidates),
+            int((n_candidates > 0).sum()),
+            *_means(sums, n),
         )
         begin = end
+
+
+def _means(sums: tuple[float, float], n: int) -> tuple[float, float]:
+    return (sums[0] / n, sums[1] / n) if n else (float("nan"), float("nan"))
 
 
 def _starts_of_anchors(
@@ -465,9 +467,8 @@ def _check(
 ) -> _Request:
     margin = check_positive("margin", margin)
     seed = check_integer("seed", seed, 0, 2**64 - 1)
-    n_threads = 0 if threads is None else check_integer("threads", threads, 1, 2**31 - 1)
-    if backend not in ("native", "reference"):
-        raise ValueError(f"backend must be 'native' or 'reference'; got {backend!r}")
+    n_threads = check_threads(threads)
+    check_backend(backend)
     batch = make_batch(
         embeddings,
         labels,

@@ -18,7 +18,7 @@ from .batch import (
     join_labels,
     raise_bad_row,
 )
-from .checks import check_integer, check_word
+from .checks import check_backend, check_integer, check_threads, check_word
 from .devices import load_core
 from .miner import Backend, workspace
 
@@ -143,12 +143,11 @@ def nearest_neighbors(
         rows = np.concatenate((others, rows))
     n_queries, n_database = len(rows) - base, base if database is not None else len(rows)
     k = check_integer("k", k, 1, 2**31 - 1)
-    n_threads = 0 if threads is None else check_integer("threads", threads, 1, 2**31 - 1)
+    n_threads = check_threads(threads)
     if exclude is None:
         exclude = "same_row" if database is None else "none"
     check_word("exclude", exclude, EXCLUDE)
-    if backend not in ("native", "reference"):
-        raise ValueError(f"backend must be 'native' or 'reference'; got {backend!r}")
+    check_backend(backend)
 
     order = np.arange(len(rows), dtype=np.int32)
     begins, ends = (np.zeros(n_queries, np.int64) for _ in range(2))
