@@ -104,8 +104,9 @@ def balanced_batches(
     from Python's global `random`, and warns about a `tf.data.Dataset`. An epoch's batches are the same then,
     but their order is left to chance, and a state taken within an epoch does not know it.
 
-    A loss given to `model.compile` receives labels as float32, whatever they were: text fails, and whole
-    numbers beyond 2**24 may become equal to others (which is warned about). ``codes=True`` avoids both.
+    `facenet_fast.losses` take labels as they are. For other losses given to `model.compile`, Keras turns them
+    into float32: text fails, and whole numbers beyond 2**24 may become equal to others. ``codes=True`` avoids
+    both.
 
     Examples
     --------
@@ -198,8 +199,6 @@ class BalancedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         as_codes = code_of.astype(np.int32)
         self._keras_labels = as_codes if codes or (codes is None and row.dtype.kind not in "biuf") else row
         self._tf_labels = as_codes if codes or not _fits_tensors(row) else row
-        if not codes:
-            _warn_of_rounding(self.classes_)
 
         grouped = np.argsort(code_of, kind="stable")
         self._order: _Rows = grouped[is_drawn[code_of[grouped]]]
@@ -608,21 +607,6 @@ def _is_text(row: npt.NDArray[Any]) -> bool:
 
 def _fits_tensors(row: npt.NDArray[Any]) -> bool:
     return row.dtype.kind in "biuf" or _is_text(row)
-
-
-def _warn_of_rounding(classes: npt.NDArray[Any]) -> None:
-    if classes.dtype.kind not in "iuf":
-        return
-    with np.errstate(over="ignore"):
-        rounded = classes.astype(np.float32)
-    same = np.flatnonzero(rounded[1:] == rounded[:-1])
-    if len(same):
-        _logger.warning(
-            "labels %s and %s are the same in float32, to which Keras turns labels for the losses given to "
-            "model.compile: codes=True avoids it",
-            classes[same[0]],
-            classes[same[0] + 1],
-        )
 
 
 def _spec(rows: npt.NDArray[Any], size: int | None) -> tf.TensorSpec:

@@ -449,17 +449,6 @@ def test_labels_do_not_change_the_draw_but_by_their_order():
     assert rows_of(make([f"n{n:03}" for n in numbers])) == expected
 
 
-def test_labels_that_keras_would_mix_up_are_told(caplog):
-    labels = np.repeat([2**24, 2**24 + 1, 5], 3)
-    make(labels, identities=3)
-    (record,) = caplog.records
-    assert "labels 16777216 and 16777217 are the same in float32" in record.getMessage()
-    caplog.clear()
-    make(labels, identities=3, codes=True)
-    make(labels_of() * 1000)
-    assert not caplog.records
-
-
 # tf.data
 
 
