@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .checks import check_word
+from .arrays import as_array
+from .checks import check_flag, check_word
 
 __all__ = [
     "DISTANCES",
@@ -86,8 +87,7 @@ def make_batch(
     check_word("distance", distance, DISTANCES)
     rows = check_embeddings(embeddings)
     n = len(rows)
-    if not isinstance(bank_positives, bool):
-        raise TypeError(f"bank_positives must be True or False; got {bank_positives!r}")
+    check_flag("bank_positives", bank_positives)
     if bank is None:
         order, offsets = group(labels, n)
         members = offsets[1:]
@@ -170,7 +170,7 @@ def first_bad_row(rows: npt.NDArray[Any]) -> int:
 
 def check_embeddings(embeddings: npt.ArrayLike, name: str = "embeddings") -> npt.NDArray[Any]:
     """Return embeddings as a C-contiguous float32 or float64 matrix in native byte order."""
-    rows = np.asarray(embeddings)
+    rows = as_array(embeddings, name)
     is_half = rows.dtype.name in ("float16", "bfloat16")
     if not is_half and (rows.dtype.kind != "f" or rows.dtype.itemsize not in (4, 8)):
         raise TypeError(f"{name} must be float32 or float64; got {rows.dtype}")
@@ -184,7 +184,7 @@ def check_embeddings(embeddings: npt.ArrayLike, name: str = "embeddings") -> npt
 
 def group(labels: npt.ArrayLike, n_rows: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return the stable order of the rows by identity, and where each identity begins in it."""
-    identities = np.asarray(labels)
+    identities = as_array(labels, "labels")
     if identities.shape != (n_rows,):
         raise ValueError(
             f"labels must have shape ({n_rows},), one for each embedding; got {identities.shape}"
@@ -235,7 +235,7 @@ def join_labels(
         group(more, n_more)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{whose}{error}") from error
-    own, others = np.asarray(labels), np.asarray(more)
+    own, others = as_array(labels, "labels"), as_array(more, f"{whose}labels")
     if not n or not n_more:
         return own if n else others
     if _family(own) != _family(others):
@@ -252,7 +252,7 @@ def _family(labels: npt.NDArray[Any]) -> str:
 
 def _check_anchors(anchors: slice | npt.ArrayLike, n_rows: int) -> npt.NDArray[np.uint8]:
     """Return for each row whether it is an anchor."""
-    rows = anchors if isinstance(anchors, slice) else np.asarray(anchors)
+    rows = anchors if isinstance(anchors, slice) else as_array(anchors, "anchors")
     if isinstance(rows, np.ndarray) and rows.size == 0:
         rows = rows.astype(np.intp)
     is_anchor = np.zeros(n_rows, np.uint8)

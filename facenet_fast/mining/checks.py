@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "check_backend",
+    "check_flag",
     "check_integer",
     "check_number",
     "check_positive",
@@ -68,3 +69,9 @@ def _as_float(name: str, value: float, must: str) -> float:
         raise ValueError(f"{name} must be {must}") from error
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a number; got {value!r}") from error
+
+
+def check_flag(name: str, flag: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(flag, bool):
+        raise TypeError(f"{name} must be True or False; got {flag!r}")

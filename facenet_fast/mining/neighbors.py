@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
+from .arrays import as_array
 from .batch import (
     DISTANCES,
     check_embeddings,
@@ -240,7 +241,8 @@ def nearest_identities(
     if distance == "cosine":
         centres *= np.sqrt(2.0)
     found = nearest_neighbors(centres, k=k, distance=distance, threads=threads, backend=backend)
-    return NearestIdentities(np.asarray(labels)[order[starts]], found.indices, found.distances, centres)
+    identities = as_array(labels, "labels")[order[starts]]
+    return NearestIdentities(identities, found.indices, found.distances, centres)
 
 
 def _codes(
