@@ -8,12 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from .errors import UserError
 from .mining import (
     PRESETS,
+    BatchAllLoss,
     CandidateCounts,
     Interval,
     NearestIdentities,
     Neighbors,
     Strategy,
     Triplets,
+    batch_all_loss,
     count_triplets,
     mine_triplets,
     nearest_identities,
@@ -29,6 +31,7 @@ except PackageNotFoundError:  # a source folder on the path, not installed
 
 __all__ = [
     "PRESETS",
+    "BatchAllLoss",
     "CandidateCounts",
     "Interval",
     "NearestIdentities",
@@ -37,6 +40,7 @@ __all__ = [
     "Triplets",
     "UserError",
     "__version__",
+    "batch_all_loss",
     "count_triplets",
     "mine_triplets",
     "nearest_identities",

@@ -80,6 +80,20 @@ def every(
     row_starts: npt.NDArray[np.int64],
     n: int,
 ) -> tuple[_Rows, tuple[float, float]]: ...
+def hinge(
+    workspace: Workspace,
+    embeddings: npt.NDArray[Any],
+    order: npt.NDArray[np.int32],
+    offsets: npt.NDArray[np.int64],
+    members: npt.NDArray[np.int64],
+    bank_positives: bool,
+    is_anchor: npt.NDArray[np.uint8],
+    rule: Rule,
+    seed: int,
+    threads: int,
+    margin: float,
+    weights: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[Any] | None, int]: ...
 def neighbors(
     workspace: Workspace,
     embeddings: npt.NDArray[Any],

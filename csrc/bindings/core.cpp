@@ -284,6 +284,70 @@ py::tuple neighbors(mining::Workspace& workspace, const py::array& embeddings, c
     return py::make_tuple(indices, distances, bad_row);
 }
 
+template <class Scalar>
+py::array gradient_of(const mining::Hinge& hinge, std::span<const std::int32_t> order, std::size_t size,
+                      std::size_t stride) {
+    const std::vector<py::ssize_t> shape = {static_cast<py::ssize_t>(order.size()), static_cast<py::ssize_t>(size)};
+    Array<Scalar> gradient(shape);
+    for (std::size_t g = 0; g < order.size(); ++g) {
+        Scalar* to = gradient.mutable_data() + static_cast<std::size_t>(order[g]) * size;
+        const float* from = hinge.gradient.data() + g * stride;
+        for (std::size_t k = 0; k < size; ++k) {
+            to[k] = static_cast<Scalar>(static_cast<double>(from[k]) * hinge.gradient_unit);
+        }
+    }
+    return gradient;
+}
+
+// (losses, numbers of triplets, gradient, bad_row): by anchor, and the gradient of the losses' sum, each times its weight.
+py::tuple hinge(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+                const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
+                const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads, double margin,
+                const Array<double>& weights) {
+    const mining::Rule plain = without_picks(rule);
+    const Call call =
+        make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
+    const std::size_t n = call.rows.n;
+    if (!call.is_anchor.empty() || !std::ranges::equal(call.members, call.grouping.offsets.subspan(1))) {
+        throw py::value_error("all rows must be anchors, and none a bank's");
+    }
+    if (!rule.band.relative || rule.pairs == mining::PairChoice::kModerate || rule.skip_hardest > 0.0 || !(margin > 0.0)) {
+        throw py::value_error("the rule must have a relative band, no moderate pairs and nothing to skip");
+    }
+    if (weights.ndim() != 1 || !is_aligned(weights) || view(weights).size() != n) {
+        throw py::value_error("weights must hold one for each of the embeddings");
+    }
+    Array<double> losses(static_cast<py::ssize_t>(n));
+    Array<std::int64_t> n_triplets(static_cast<py::ssize_t>(n));
+    mining::Hinge found;
+    std::size_t stride = 0;
+    std::int64_t bad_row = -1;
+    {
+        const py::gil_scoped_release release;
+        const core::DefaultFloatEnvironment environment;
+        mining::Batch batch(call.rows, call.grouping, simd::kernels(), call.n_threads, workspace.batch,
+                            mining::Origin::kCentred);
+        bad_row = batch.bad_row();
+        stride = batch.stride();
+        if (bad_row < 0) {
+            const mining::Groups groups(call.grouping.offsets, call.members, false, workspace.groups);
+            std::vector<double> grouped(n);
+            for (std::size_t g = 0; g < n; ++g) { grouped[g] = weights.data()[call.grouping.order[g]]; }
+            found = mining::sum_hinges({plain, margin, seed, grouped, call.n_threads}, batch, groups, workspace.pairs,
+                                       workspace.hinge);
+        }
+    }
+    if (bad_row >= 0) { return py::make_tuple(losses, n_triplets, py::none(), bad_row); }
+    for (std::size_t g = 0; g < n; ++g) {
+        losses.mutable_data()[call.grouping.order[g]] = found.losses[g];
+        n_triplets.mutable_data()[call.grouping.order[g]] = found.n_triplets[g];
+    }
+    const bool is_wide = std::holds_alternative<const double*>(call.rows.values);
+    const py::array gradient = is_wide ? gradient_of<double>(found, call.grouping.order, call.rows.size, stride)
+                                       : gradient_of<float>(found, call.grouping.order, call.rows.size, stride);
+    return py::make_tuple(losses, n_triplets, gradient, bad_row);
+}
+
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const simd::Kernels* table : simd::available()) { names.emplace_back(table->name); }
@@ -324,6 +388,10 @@ PYBIND11_MODULE(_core, module) {
         py::arg("ranks").noconvert());
     def("every", &every, "List all candidates of all pairs, n in all: (negatives, (sum of d_ap, sum of d_an)).",
         py::arg("row_starts").noconvert(), py::arg("n"));
+    def("hinge", &hinge,
+        "Sum the hinge losses of all candidates: (losses by anchor, numbers of triplets by anchor, gradient, row that is not "
+        "finite or -1).",
+        py::arg("margin"), py::arg("weights").noconvert());
     module.def("neighbors", &neighbors, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
                py::arg("first_query"), py::arg("n_database"), py::arg("begins").noconvert(), py::arg("ends").noconvert(),
                py::arg("k"), py::arg("threads"),

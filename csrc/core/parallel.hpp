@@ -31,8 +31,8 @@ inline void release_threads() noexcept {
 #endif
 }
 
-// Calls body(i, thread) for every i in [0, n), handing out chunk numbers at a time; thread is below n_threads. The body
-// must not throw. Other threads than the caller's compute in the default floating-point environment; the caller sees to
+// Calls body(i, thread) for every i in [0, n), handing out chunk numbers at a time, in order: a body may wait for what one with
+// a smaller i does. thread is below n_threads. The body must not throw. Other threads than the caller's compute in the default floating-point environment; the caller sees to
 // its own. Thread sanitizers understand the standard library's threads and not those of OpenMP runtimes, so the
 // sanitized build (FACENET_FAST_STD_THREADS) runs the same bodies on the former.
 template <class Body>
@@ -57,7 +57,7 @@ void parallel_for(int n_threads, std::size_t n, std::size_t chunk, const Body& b
     {
         const DefaultFloatEnvironment environment;
         const auto thread = static_cast<std::size_t>(omp_get_thread_num());
-#pragma omp for schedule(dynamic, chunk) nowait
+#pragma omp for schedule(monotonic : dynamic, chunk) nowait
         for (std::size_t i = 0; i < n; ++i) { body(i, thread); }
     }
 #endif

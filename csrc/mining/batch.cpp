@@ -19,6 +19,9 @@ constexpr double kSmallestSquaredNorm = 1e-280;
 // 1/2 or more that moves a squared distance by less than 2^-50, far inside the spare terms of the bound below.
 constexpr float kSmallestCoordinate = 0x1p-60F;
 
+// Rows that the centre is the mean of, at most.
+constexpr std::size_t kRowsOfCentre = 256;
+
 // Rows that a thread reads at a time.
 constexpr std::size_t kRowsPerTask = 64;
 
@@ -26,27 +29,49 @@ constexpr std::size_t rounded_up(std::size_t n, std::size_t multiple) noexcept {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-template <class Scalar>
-double sum_of_squares(const Scalar* row, std::size_t size) noexcept {
+// A centre that is the origin.
+struct NoCentre {
+    double operator[](std::size_t) const noexcept { return 0.0; }
+};
+
+template <class Scalar, class Centre>
+double sum_of_squares(const Scalar* row, std::size_t size, const Centre& centre) noexcept {
     double sums[4] = {};
     std::size_t k = 0;
     for (; k + 4 <= size; k += 4) {
         for (std::size_t lane = 0; lane < 4; ++lane) {
-            const double x = row[k + lane];
+            const double x = static_cast<double>(row[k + lane]) - centre[k + lane];
             sums[lane] += x * x;
         }
     }
-    for (; k < size; ++k) { sums[0] += static_cast<double>(row[k]) * static_cast<double>(row[k]); }
+    for (; k < size; ++k) {
+        const double x = static_cast<double>(row[k]) - centre[k];
+        sums[0] += x * x;
+    }
     return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
-template <class Scalar>
-void copy_scaled(const Scalar* from, std::size_t size, double scale, float* to, std::size_t stride) noexcept {
+template <class Scalar, class Centre>
+void copy_scaled(const Scalar* from, std::size_t size, const Centre& centre, double scale, float* to,
+                 std::size_t stride) noexcept {
     for (std::size_t k = 0; k < size; ++k) {
-        const auto x = static_cast<float>(static_cast<double>(from[k]) * scale);
+        const auto x = static_cast<float>((static_cast<double>(from[k]) - centre[k]) * scale);
         to[k] = std::fabs(x) < kSmallestCoordinate ? 0.0F : x;
     }
     std::fill(to + size, to + stride, 0.0F);
+}
+
+// The mean of some rows, evenly spread.
+template <class Scalar>
+void make_centre(const Scalar* values, std::size_t n, std::span<double> centre) noexcept {
+    const std::size_t n_some = std::min(n, kRowsOfCentre);
+    std::ranges::fill(centre, 0.0);
+    for (std::size_t i = 0; i < n_some; ++i) {
+        const Scalar* row = values + i * n / n_some * centre.size();
+        for (std::size_t k = 0; k < centre.size(); ++k) {
+            centre[k] += static_cast<double>(row[k]) / static_cast<double>(n_some);
+        }
+    }
 }
 
 // The bound. With u = 2^-24, rows a, b and their float32 copies a', b' (coordinates off by u relatively, if the caller's
@@ -56,7 +81,7 @@ void copy_scaled(const Scalar* from, std::size_t size, double scale, float* to, 
 //   u, u and 2 u times it: the norms' rounding, their sum's, and the result's (at most 2 (|a|^2 + |b|^2));
 //   4 u |a||b| <= 2 u times it: a', b' for a, b in the product.
 // That is below (D + 6) u / (1 - D u); 16 instead of 6 leaves room for what float64 rounds away here and in the
-// specification, and for kSmallestCoordinate. The other row's squared norm is at most the longest row's, and a decision
+// specification, and for kSmallestCoordinate; what float64 rounds where the centre is taken off is of its size, too. The other row's squared norm is at most the longest row's, and a decision
 // compares two distances, d_ap and d_an: twice the bound.
 double uncertainty_per_squared_norm(std::size_t size) noexcept {
     const double error = (static_cast<double>(size) + 16.0) * 0x1p-24;
@@ -66,7 +91,7 @@ double uncertainty_per_squared_norm(std::size_t size) noexcept {
 }  // namespace
 
 Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd::Kernels& kernels, int n_threads,
-             BatchMemory& memory)
+             BatchMemory& memory, Origin origin)
     : embeddings_(embeddings),
       grouping_(grouping),
       kernels_(kernels),
@@ -75,39 +100,50 @@ Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd:
       rows_(memory.rows.take((embeddings.n + padding()) * stride_)),
       norms_(memory.norms.take(embeddings.n + padding())),
       squared_norms_(memory.squared_norms.take(embeddings.n)) {
-    std::visit(
-        [&](const auto* values) {
-            const std::size_t size = embeddings_.size;
-            const auto row_of = [&](std::size_t g) { return values + static_cast<std::size_t>(grouping_.order[g]) * size; };
-            core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
-                squared_norms_[g] = sum_of_squares(row_of(g), size);
-            });
-            double longest = 0.0;
-            for (std::size_t g = 0; g < n(); ++g) {
-                const std::int64_t row = grouping_.order[g];
-                const bool ordinary = squared_norms_[g] < kLargestSquaredNorm;  // which NaN is not
-                if (!ordinary && (bad_row_ < 0 || row < bad_row_)) { bad_row_ = row; }
-                longest = std::max(longest, squared_norms_[g]);
-            }
-            if (bad_row_ >= 0) { return; }
-            int exponent = 0;
-            if (longest < kSmallestSquaredNorm) {
-                uncertainty_ = std::numeric_limits<double>::infinity();
-                longest_ = 1.0;
-            } else {
-                std::frexp(std::sqrt(longest), &exponent);
-                uncertainty_ = uncertainty_per_squared_norm(size);
-                longest_ = std::ldexp(longest, -2 * exponent);
-            }
-            squared_scale_ = std::ldexp(1.0, -2 * exponent);
-            const double scale = std::ldexp(1.0, -exponent);
-            core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
-                copy_scaled(row_of(g), size, scale, rows_.data() + g * stride_, stride_);
-                squared_norms_[g] *= squared_scale_;
-                norms_[g] = static_cast<float>(squared_norms_[g]);
-            });
-        },
-        embeddings_.values);
+    std::visit([&](const auto* values) { read(values, n_threads, origin); }, embeddings_.values);
+}
+
+template <class Scalar>
+void Batch::read(const Scalar* values, int n_threads, Origin origin) {
+    const std::size_t size = embeddings_.size;
+    const auto row_of = [&](std::size_t g) { return values + static_cast<std::size_t>(grouping_.order[g]) * size; };
+    const auto measure_norms = [&](const auto& centre) {
+        core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
+            squared_norms_[g] = sum_of_squares(row_of(g), size, centre);
+        });
+    };
+    const auto copy_rows = [&](const auto& centre, double scale) {
+        core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
+            copy_scaled(row_of(g), size, centre, scale, rows_.data() + g * stride_, stride_);
+            squared_norms_[g] *= squared_scale_;
+            norms_[g] = static_cast<float>(squared_norms_[g]);
+        });
+    };
+    measure_norms(NoCentre());
+    for (std::size_t g = 0; g < n(); ++g) {
+        const std::int64_t row = grouping_.order[g];
+        const bool ordinary = squared_norms_[g] < kLargestSquaredNorm;  // which NaN is not
+        if (!ordinary && (bad_row_ < 0 || row < bad_row_)) { bad_row_ = row; }
+    }
+    if (bad_row_ >= 0) { return; }
+    const auto centre = memory_.centre.take(origin == Origin::kCentred ? size : 0);
+    if (origin == Origin::kCentred) {
+        make_centre(values, n(), centre);
+        measure_norms(centre);
+    }
+    const double longest = n() == 0 ? 0.0 : *std::ranges::max_element(squared_norms_);
+    int exponent = 0;
+    if (longest < kSmallestSquaredNorm) {
+        uncertainty_ = std::numeric_limits<double>::infinity();
+        longest_ = 1.0;
+    } else {
+        std::frexp(std::sqrt(longest), &exponent);
+        uncertainty_ = uncertainty_per_squared_norm(size);
+        longest_ = std::ldexp(longest, -2 * exponent);
+    }
+    squared_scale_ = std::ldexp(1.0, -2 * exponent);
+    const double scale = std::ldexp(1.0, -exponent);
+    origin == Origin::kCentred ? copy_rows(centre, scale) : copy_rows(NoCentre(), scale);
 }
 
 double Batch::exact_squared_distance(std::size_t g, std::size_t h) const noexcept {
@@ -119,6 +155,20 @@ double Batch::exact_squared_distance(std::size_t g, std::size_t h) const noexcep
     }
     const double* values = *std::get_if<const double*>(&embeddings_.values);
     return kernels_.exact_f64(values + x, values + y, size);
+}
+
+void Batch::add_difference(std::size_t g, std::size_t h, double weight, float* to_g, float* to_h) const noexcept {
+    const std::size_t size = embeddings_.size;
+    const auto add = [&](const auto* values) {
+        const auto* x = values + static_cast<std::size_t>(grouping_.order[g]) * size;
+        const auto* y = values + static_cast<std::size_t>(grouping_.order[h]) * size;
+        for (std::size_t k = 0; k < size; ++k) {
+            const auto part = static_cast<float>(weight * (static_cast<double>(x[k]) - static_cast<double>(y[k])));
+            to_g[k] += part;
+            if (to_h != nullptr) { to_h[k] -= part; }
+        }
+    };
+    std::visit(add, embeddings_.values);
 }
 
 std::size_t Batch::n_panels() const noexcept {

@@ -28,8 +28,12 @@ inline constexpr float kPaddingNorm = 64.0F;
 
 struct BatchMemory {
     core::Buffer<float> rows, norms, panels;
-    core::Buffer<double> squared_norms;
+    core::Buffer<double> squared_norms, centre;
 };
+
+// Where the rows' origin is: where it was, or near their mean. That moves no distance; of rows that are all far from the origin
+// and near to each other, float32 then knows much more.
+enum class Origin { kKept, kCentred };
 
 // Rows in grouped order, scaled by a power of two so that the longest has a norm in [1/2, 1): no embeddings, however long
 // or short, leave float32's range, and where all rows are of ordinary length no product is a denormal.
@@ -37,7 +41,7 @@ class Batch {
   public:
     // Reads the embeddings with n_threads. If a row is not finite, bad_row() says which.
     Batch(const Embeddings& embeddings, const Grouping& grouping, const simd::Kernels& kernels, int n_threads,
-          BatchMemory& memory);
+          BatchMemory& memory, Origin origin = Origin::kKept);
 
     std::int64_t bad_row() const noexcept { return bad_row_; }  // of the embeddings; -1 if all are finite
     std::size_t n() const noexcept { return embeddings_.n; }
@@ -58,6 +62,9 @@ class Batch {
     // The squared distance of two grouped rows as mining/reference.py computes it, in the caller's units.
     double exact_squared_distance(std::size_t g, std::size_t h) const noexcept;
 
+    // to_g += weight (g - h), to_h -= weight (g - h), of rows as they are, in the caller's units; to_h may be null.
+    void add_difference(std::size_t g, std::size_t h, double weight, float* to_g, float* to_h) const noexcept;
+
     // Interleave the rows for the tile kernel, once, before panel() is asked for. As far as the last tile reaches, rows and
     // norms go on with padding.
     void make_panels(int n_threads);
@@ -71,6 +78,9 @@ class Batch {
     const simd::Kernels& kernels() const noexcept { return kernels_; }
 
   private:
+    template <class Scalar>
+    void read(const Scalar* values, int n_threads, Origin origin);
+
     const Embeddings embeddings_;
     const Grouping grouping_;
     const simd::Kernels& kernels_;

@@ -30,6 +30,8 @@ class Groups {
     }
 
     std::size_t n_rows() const noexcept { return n_rows_; }
+    std::size_t n_identities() const noexcept { return offsets_.size() - 1; }
+    std::size_t first(std::size_t identity) const noexcept { return static_cast<std::size_t>(offsets_[identity]); }
     std::size_t largest() const noexcept { return largest_; }  // images of the identity that has most
     std::size_t begin(std::size_t row) const noexcept { return static_cast<std::size_t>(offsets_[identity(row)]); }
     std::size_t end(std::size_t row) const noexcept { return static_cast<std::size_t>(offsets_[identity(row) + 1]); }

@@ -15,6 +15,7 @@
 #include "batch.hpp"
 #include "draw.hpp"
 #include "groups.hpp"
+#include "hinge.hpp"
 #include "neighbors.hpp"
 #include "pairs.hpp"
 #include "pick.hpp"
@@ -46,6 +47,7 @@ struct Workspace {
     std::vector<PickMemory> pick_by_thread;
     std::vector<SearchMemory> search_by_thread;
     NeighborsWorkspace neighbors;
+    HingeMemory hinge;
 };
 
 struct Found {

@@ -57,6 +57,20 @@ struct Eight {
         const Int set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), lanes);
         return _mm256_sub_epi32(counts, _mm256_cmpeq_epi32(set, lanes));
     }
+    static bool any_below(Float x, Float limit) noexcept {
+        return _mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ)) != 0;
+    }
+    static Int count_below(Int counts, Float x, Float limit) noexcept {
+        return _mm256_sub_epi32(counts, _mm256_castps_si256(_mm256_cmp_ps(x, limit, _CMP_LT_OQ)));
+    }
+    static bool all_below(Float x, Float limit) noexcept {
+        return _mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ)) == 0xFF;
+    }
+    static Int broadcast_count(std::size_t n) noexcept { return _mm256_set1_epi32(static_cast<int>(n)); }
+    static Float to_float(const std::uint32_t* p) noexcept {
+        return _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    static Float root(Float x) noexcept { return _mm256_sqrt_ps(x); }
     static void store(std::uint32_t* p, Int x) noexcept { _mm256_store_si256(reinterpret_cast<__m256i*>(p), x); }
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(kKeptLanes.lanes[mask])));

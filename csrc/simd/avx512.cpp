@@ -40,6 +40,16 @@ struct Sixteen {
     static Int count_bits(Int counts, unsigned mask) noexcept {
         return _mm512_mask_add_epi32(counts, static_cast<__mmask16>(mask), counts, _mm512_set1_epi32(1));
     }
+    static bool any_below(Float x, Float limit) noexcept { return _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ) != 0; }
+    static Int count_below(Int counts, Float x, Float limit) noexcept {
+        return _mm512_mask_add_epi32(counts, _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), counts, _mm512_set1_epi32(1));
+    }
+    static bool all_below(Float x, Float limit) noexcept { return _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ) == 0xFFFF; }
+    static Int broadcast_count(std::size_t n) noexcept { return _mm512_set1_epi32(static_cast<int>(n)); }
+    static Float to_float(const std::uint32_t* p) noexcept {
+        return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_load_si512(p));
+    }
+    static Float root(Float x) noexcept { return _mm512_maskz_sqrt_ps(0xFFFF, x); }
     static void store(std::uint32_t* p, Int x) noexcept { _mm512_store_si512(p, x); }
     // Compressed in registers and stored whole: compressing stores are microcode on Zen 4.
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {

@@ -34,6 +34,25 @@ struct Four {
         const auto bits = static_cast<std::int32_t>(mask);
         return counts - ((Int{bits, bits, bits, bits} & lanes) == lanes);
     }
+    static bool any_below(Float x, Float limit) noexcept {
+        const Int is_below = x < limit;
+        return ((is_below[0] | is_below[1]) | (is_below[2] | is_below[3])) != 0;
+    }
+    static Int count_below(Int counts, Float x, Float limit) noexcept { return counts - (x < limit); }
+    static bool all_below(Float x, Float limit) noexcept {
+        const Int is_below = x < limit;
+        return ((is_below[0] & is_below[1]) & (is_below[2] & is_below[3])) != 0;
+    }
+    static Int broadcast_count(std::size_t n) noexcept {
+        const auto i = static_cast<std::int32_t>(n);
+        return Int{i, i, i, i};
+    }
+    static Float to_float(const std::uint32_t* p) noexcept {
+        return __builtin_convertvector(*reinterpret_cast<const Int*>(p), Float);
+    }
+    static Float root(Float x) noexcept {
+        return Float{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])};
+    }
     static void store(std::uint32_t* p, Int x) noexcept { *reinterpret_cast<Int*>(p) = x; }
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         for (; mask != 0; mask &= mask - 1) {

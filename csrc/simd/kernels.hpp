@@ -36,6 +36,40 @@ struct Sieves {
 inline constexpr std::size_t kBitWords = 4;
 inline constexpr std::size_t kBitColumns = 64 * kBitWords;
 
+// Columns whose thresholds lie side by side.
+inline constexpr std::size_t kGroupColumns = 16;
+
+// Limits of distances, falling, n of them after one that is above all distances: a distance is below the first so many, which is
+// its rank. Those of a row lie one after the other. In a group of columns, those of one rank lie side by side, and the first
+// n_of_all ranks are ranks of each.
+struct Thresholds {
+    const float *high, *low;  // low may be null: then no distance is below any of those
+    std::size_t n, n_of_all;
+};
+
+// A row's distances to groups of columns, and what both sides think of them.
+struct Ranking {
+    float* distances;  // in: distances; out: weights
+    std::size_t n_groups;
+    Thresholds row;
+    const Thresholds* columns;  // of each group
+    float row_weight;
+    const float* column_weights;
+    float doubt;      // what float32 leaves in doubt about a distance
+    float too_short;  // distances below this are in doubt, too; positive where root is asked for
+    bool root;        // weights are divided by twice the distance's root, and the root is what is summed up
+    // How many distances have each high rank, less those that have it as their low rank: of the row, and of each column. That of
+    // rank 0 is left as it is. column_counts may be null: then the columns' sums are not made either.
+    std::uint32_t* row_counts;
+    std::uint32_t* const* column_counts;
+    float *column_sums, *column_weight_sums;
+    std::uint16_t* doubtful;  // of each group, a bit a column: those that have weight 0 and are in no count and no sum
+};
+
+struct RankSums {
+    double distances, weights;
+};
+
 // Norms are squared norms, and distances squared distances: |x|^2 + |y|^2 - 2 x.y.
 struct Kernels {
     const char* name;
@@ -79,6 +113,18 @@ struct Kernels {
 
     // The place of the rank-th of those in [low, high), which has to exist.
     std::size_t (*select)(const float* values, std::size_t n, float low, float high, std::size_t rank) noexcept;
+
+    // With h and l for a distance's rank among the high and the low thresholds of its row, and h' and l' for those of its column:
+    // makes of each distance the weight -(row_weight (h - l) + column_weight (h' - l')). Returns the sum of (h - l) times
+    // distance and that of the weights; adds to each column's sums those of (h' - l') times distance, and of the weights.
+    RankSums (*rank)(const Ranking& ranking) noexcept;
+
+    // sums[r * size + k] += sum over i < n of weights[r * row_step + i * step] * rows[i * size + k], for n_sums values of r.
+    void (*accumulate)(const float* weights, std::size_t row_step, std::size_t step, const float* rows, std::size_t n,
+                       std::size_t size, float* sums, std::size_t n_sums) noexcept;
+
+    // to_x += weight (x - y), to_y -= weight (x - y).
+    void (*pull)(const float* x, const float* y, float weight, std::size_t size, float* to_x, float* to_y) noexcept;
 
     // sum((x - y)^2) in float64, in the summation order of mining/reference.py, never fused.
     double (*exact_f32)(const float* x, const float* y, std::size_t size) noexcept;

@@ -267,6 +267,209 @@ std::size_t select(const float* values, std::size_t n, float low, float high, st
     return n;
 }
 
+// The rank-th of thresholds that lie kStep apart, of a row (1) or of a vector of columns (kGroupColumns).
+template <class V, std::size_t kStep>
+typename V::Float threshold_of(const float* thresholds, std::size_t rank) noexcept {
+    if constexpr (kStep == 1) {
+        return V::broadcast(thresholds[rank]);
+    } else {
+        return V::load(thresholds + rank * kStep);
+    }
+}
+
+// The ranks of a vector's distances. Thresholds fall: where all are below one they are below those before it, and where none is
+// below one, none is below those after it.
+template <class V, std::size_t kStep>
+typename V::Int ranks_of(typename V::Float distances, const float* thresholds, std::size_t n, std::size_t n_of_all) noexcept {
+    std::size_t rank = 1;
+    auto ranks = V::no_counts();
+    if (n_of_all != 0 && V::all_below(distances, threshold_of<V, kStep>(thresholds, n_of_all))) {
+        ranks = V::broadcast_count(n_of_all);
+        rank = n_of_all + 1;
+    }
+    for (; rank + 4 <= n + 1; rank += 4) {
+        if (!V::any_below(distances, threshold_of<V, kStep>(thresholds, rank))) { return ranks; }
+#pragma GCC unroll 4
+        for (std::size_t i = rank; i < rank + 4; ++i) {
+            ranks = V::count_below(ranks, distances, threshold_of<V, kStep>(thresholds, i));
+        }
+    }
+    for (; rank <= n; ++rank) { ranks = V::count_below(ranks, distances, threshold_of<V, kStep>(thresholds, rank)); }
+    return ranks;
+}
+
+// Ranks of a group's distances, taken for shorter than they are by what is in doubt; returns which are in doubt: those that are
+// not below the threshold of their rank if they are longer by as much.
+template <class V, std::size_t kStep>
+unsigned rank_group(const float* distances, const float* thresholds, std::size_t n, std::size_t n_of_all, float doubt,
+                    std::uint32_t* ranks) noexcept {
+    const auto doubts = V::broadcast(doubt);
+    alignas(64) float least[kGroupColumns];
+    for (std::size_t i = 0; i < kGroupColumns; i += V::kWidth) {
+        const float* theirs = thresholds + (kStep == 1 ? 0 : i);
+        V::store(ranks + i, ranks_of<V, kStep>(V::load(distances + i) - doubts, theirs, n, n_of_all));
+    }
+    for (std::size_t lane = 0; lane < kGroupColumns; ++lane) {
+        least[lane] = thresholds[ranks[lane] * kStep + (kStep == 1 ? 0 : lane)];
+    }
+    unsigned doubtful = 0;
+    const auto lowest = V::broadcast(kNoLow);
+    for (std::size_t i = 0; i < kGroupColumns; i += V::kWidth) {
+        doubtful |= V::within(V::load(least + i), lowest, V::load(distances + i) + doubts) << i;
+    }
+    return doubtful;
+}
+
+template <class V, std::size_t kStep>
+unsigned rank_group(const float* distances, const Thresholds& thresholds, float doubt, std::uint32_t* high,
+                    std::uint32_t* low) noexcept {
+    unsigned doubtful = rank_group<V, kStep>(distances, thresholds.high, thresholds.n, thresholds.n_of_all, doubt, high);
+    if (thresholds.low != nullptr) {
+        doubtful |= rank_group<V, kStep>(distances, thresholds.low, thresholds.n, thresholds.n_of_all, doubt, low);
+    }
+    return doubtful;
+}
+
+// Whether any distance of a group has a rank, or may have one.
+template <class V>
+bool is_any_near(const float* distances, const Thresholds& row, const Thresholds& columns, float doubt) noexcept {
+    const auto doubts = V::broadcast(doubt);
+    for (std::size_t i = 0; i < kGroupColumns; i += V::kWidth) {
+        const auto shortest = V::load(distances + i) - doubts;
+        if (row.n != 0 && V::any_below(shortest, V::broadcast(row.high[1]))) { return true; }
+        if (columns.n != 0 && V::any_below(shortest, V::load(columns.high + kGroupColumns + i))) { return true; }
+    }
+    return false;
+}
+
+template <class V>
+RankSums rank(const Ranking& ranking) noexcept {
+    const Thresholds& row = ranking.row;
+    auto distance_sums = V::broadcast(0.0F), weight_sums = V::broadcast(0.0F);
+    const auto row_weight = V::broadcast(-ranking.row_weight), half = V::broadcast(0.5F);
+    for (std::size_t group = 0; group < ranking.n_groups; ++group) {
+        const std::size_t first = group * kGroupColumns;
+        float* distances = ranking.distances + first;
+        const Thresholds& columns = ranking.columns[group];
+        ranking.doubtful[group] = 0;
+        if (!is_any_near<V>(distances, row, columns, ranking.doubt)) {
+            for (std::size_t lane = 0; lane < kGroupColumns; ++lane) { distances[lane] = 0.0F; }
+            continue;
+        }
+        alignas(64) std::uint32_t high[kGroupColumns], low[kGroupColumns] = {}, their_high[kGroupColumns],
+            their_low[kGroupColumns] = {};
+        unsigned doubtful = rank_group<V, 1>(distances, row, ranking.doubt, high, low) |
+                            rank_group<V, kGroupColumns>(distances, columns, ranking.doubt, their_high, their_low);
+        const auto lowest = V::broadcast(kNoLow), too_short = V::broadcast(ranking.too_short);
+        for (std::size_t i = 0; i < kGroupColumns; i += V::kWidth) {
+            doubtful |= V::within(V::load(distances + i), lowest, too_short) << i;
+        }
+        ranking.doubtful[group] = static_cast<std::uint16_t>(doubtful);
+        for (unsigned bits = doubtful; bits != 0; bits &= bits - 1) {
+            const int lane = __builtin_ctz(bits);
+            high[lane] = low[lane] = their_high[lane] = their_low[lane] = 0;
+            // Whatever it is, it is nothing to divide by.
+            if (ranking.root) { distances[lane] = 1.0F; }
+        }
+        for (std::size_t i = 0; i < kGroupColumns; i += V::kWidth) {
+            auto distance = V::load(distances + i);
+            if (ranking.root) { distance = V::root(distance); }
+            auto n = V::to_float(high + i), their_n = V::to_float(their_high + i);
+            if (row.low != nullptr) {
+                n = n - V::to_float(low + i);
+                their_n = their_n - V::to_float(their_low + i);
+            }
+            auto weight = row_weight * n - V::load_any(ranking.column_weights + first + i) * their_n;
+            if (ranking.root) { weight = half * weight / distance; }
+            distance_sums = V::multiply_add(n, distance, distance_sums);
+            weight_sums = weight_sums + weight;
+            V::store(distances + i, weight);
+            if (ranking.column_counts != nullptr) {
+                float *sums = ranking.column_sums + first + i, *weights = ranking.column_weight_sums + first + i;
+                V::store(sums, V::multiply_add(their_n, distance, V::load(sums)));
+                V::store(weights, V::load(weights) + weight);
+            }
+        }
+        // Most often all are below all or none is below any: at least the row's count needs no turn for each.
+        std::uint32_t n_full = 0;
+        for (std::size_t lane = 0; lane < kGroupColumns; ++lane) { n_full += high[lane] == row.n ? 1 : 0; }
+        ranking.row_counts[row.n] += n_full;
+        for (std::size_t lane = 0; n_full != kGroupColumns && lane < kGroupColumns; ++lane) {
+            ranking.row_counts[high[lane] == row.n ? 0 : high[lane]] += 1;
+        }
+        for (std::size_t lane = 0; row.low != nullptr && lane < kGroupColumns; ++lane) { --ranking.row_counts[low[lane]]; }
+        if (ranking.column_counts == nullptr) { continue; }
+        std::uint32_t* const* column_counts = ranking.column_counts + first;
+        for (std::size_t lane = 0; lane < kGroupColumns; ++lane) { ++column_counts[lane][their_high[lane]]; }
+        for (std::size_t lane = 0; row.low != nullptr && lane < kGroupColumns; ++lane) {
+            --column_counts[lane][their_low[lane]];
+        }
+    }
+    return {static_cast<double>(V::sum(distance_sums)), static_cast<double>(V::sum(weight_sums))};
+}
+
+template <class V, std::size_t kRows, std::size_t kVectors>
+void accumulate_columns(const float* weights, std::size_t row_step, std::size_t step, const float* rows, std::size_t n,
+                        std::size_t size, float* sums) noexcept {
+    typename V::Float totals[kRows][kVectors];
+#pragma GCC unroll 16
+    for (std::size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < kVectors; ++v) { totals[r][v] = V::load(sums + r * size + v * V::kWidth); }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+        typename V::Float row[kVectors];
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < kVectors; ++v) { row[v] = V::load(rows + i * size + v * V::kWidth); }
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < kRows; ++r) {
+            const auto weight = V::broadcast(weights[r * row_step + i * step]);
+#pragma GCC unroll 2
+            for (std::size_t v = 0; v < kVectors; ++v) { totals[r][v] = V::multiply_add(weight, row[v], totals[r][v]); }
+        }
+    }
+#pragma GCC unroll 16
+    for (std::size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < kVectors; ++v) { V::store(sums + r * size + v * V::kWidth, totals[r][v]); }
+    }
+}
+
+template <class V, std::size_t kRows>
+void accumulate_rows(const float* weights, std::size_t row_step, std::size_t step, const float* rows, std::size_t n,
+                     std::size_t size, float* sums) noexcept {
+    std::size_t k = 0;
+    for (; k + 2 * V::kWidth <= size; k += 2 * V::kWidth) {
+        accumulate_columns<V, kRows, 2>(weights, row_step, step, rows + k, n, size, sums + k);
+    }
+    if (k < size) { accumulate_columns<V, kRows, 1>(weights, row_step, step, rows + k, n, size, sums + k); }
+}
+
+template <class V, std::size_t kRows>
+void accumulate(const float* weights, std::size_t row_step, std::size_t step, const float* rows, std::size_t n,
+                std::size_t size, float* sums, std::size_t n_sums) noexcept {
+    std::size_t r = 0;
+    for (; r + kRows <= n_sums; r += kRows) {
+        accumulate_rows<V, kRows>(weights + r * row_step, row_step, step, rows, n, size, sums + r * size);
+    }
+    for (; r + 4 <= n_sums; r += 4) {
+        accumulate_rows<V, 4>(weights + r * row_step, row_step, step, rows, n, size, sums + r * size);
+    }
+    for (; r < n_sums; ++r) {
+        accumulate_rows<V, 1>(weights + r * row_step, row_step, step, rows, n, size, sums + r * size);
+    }
+}
+
+template <class V>
+void pull(const float* x, const float* y, float weight, std::size_t size, float* to_x, float* to_y) noexcept {
+    const auto factor = V::broadcast(weight);
+    for (std::size_t k = 0; k < size; k += V::kWidth) {
+        const auto by = factor * (V::load(x + k) - V::load(y + k));
+        V::store(to_x + k, V::load(to_x + k) + by);
+        V::store(to_y + k, V::load(to_y + k) - by);
+    }
+}
+
 // Eight running sums as one vector of the compiler's own, whatever registers that takes. The project is compiled with
 // -ffp-contract=off: a fused multiply-add would round otherwise than the specification.
 template <class Scalar>
@@ -293,7 +496,8 @@ template <class V, std::size_t kTileRows>
 constexpr Kernels table(const char* name) noexcept {
     return {name,        kTileRows,   2 * V::kWidth,    tile<V, kTileRows>, interleave<V>,
             gather<V>,   sift_row<V>, count_columns<V>, sift_columns,       filter<V>,
-            count<V>,    select<V>,   exact<float>,     exact<double>};
+            count<V>,    select<V>,   rank<V>,          accumulate<V, kTileRows>, pull<V>,
+            exact<float>, exact<double>};
 }
 
 }  // namespace

@@ -34,6 +34,14 @@ struct FourNeon {
         const uint32x4_t set = vtstq_u32(vdupq_n_u32(mask), uint32x4_t{1, 2, 4, 8});
         return vsubq_s32(counts, vreinterpretq_s32_u32(set));
     }
+    static bool any_below(Float x, Float limit) noexcept { return vmaxvq_u32(vcltq_f32(x, limit)) != 0; }
+    static Int count_below(Int counts, Float x, Float limit) noexcept {
+        return vsubq_s32(counts, vreinterpretq_s32_u32(vcltq_f32(x, limit)));
+    }
+    static bool all_below(Float x, Float limit) noexcept { return vminvq_u32(vcltq_f32(x, limit)) != 0; }
+    static Int broadcast_count(std::size_t n) noexcept { return vdupq_n_s32(static_cast<std::int32_t>(n)); }
+    static Float to_float(const std::uint32_t* p) noexcept { return vcvtq_f32_u32(vld1q_u32(p)); }
+    static Float root(Float x) noexcept { return vsqrtq_f32(x); }
     static void store(std::uint32_t* p, Int x) noexcept { vst1q_u32(p, vreinterpretq_u32_s32(x)); }
     static void compress(unsigned mask, Float x, Int y, float* floats, std::int32_t* ints) noexcept {
         for (; mask != 0; mask &= mask - 1) {

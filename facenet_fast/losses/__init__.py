@@ -1,1 +1,22 @@
-"""What training minimises: one file a loss; import the file you need, since each needs TensorFlow."""
+"""What training minimises: losses of labelled embeddings for any Keras model, one file a loss.
+
+Importing it imports TensorFlow.
+"""
+
+from .addons import TripletHardLoss, TripletSemiHardLoss, triplet_hard_loss, triplet_semihard_loss
+from .batch_all import BatchAllTripletLoss, batch_all_triplet_loss
+from .soft_margin import SoftMarginTripletLoss, soft_margin_triplet_loss
+from .strategy import TripletLoss, triplet_loss
+
+__all__ = [
+    "BatchAllTripletLoss",
+    "SoftMarginTripletLoss",
+    "TripletHardLoss",
+    "TripletLoss",
+    "TripletSemiHardLoss",
+    "batch_all_triplet_loss",
+    "soft_margin_triplet_loss",
+    "triplet_hard_loss",
+    "triplet_loss",
+    "triplet_semihard_loss",
+]

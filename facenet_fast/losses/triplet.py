@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["l2_regularisation", "mined_triplet_loss", "triplet_loss"]
+__all__ = ["l2_regularisation", "loss_of_triplets", "mined_triplet_loss", "penalties"]
 
 
-def triplet_loss(anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float) -> tf.Tensor:
+def loss_of_triplets(anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float) -> tf.Tensor:
     r"""Mean hinge over triplets of embeddings.
 
     .. math:: \frac{1}{n} \sum_i \max(d_{ap,i} - d_{an,i} + m, 0)
@@ -34,21 +34,21 @@ def triplet_loss(anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, ma
     Examples
     --------
     >>> near, far = tf.constant([[1.0, 0.0]]), tf.constant([[0.0, 1.0]])
-    >>> float(triplet_loss(near, near, far, margin=0.2))
+    >>> float(loss_of_triplets(near, near, far, margin=0.2))
     0.0
-    >>> round(float(triplet_loss(near, far, near, margin=0.2)), 6)
+    >>> round(float(loss_of_triplets(near, far, near, margin=0.2)), 6)
     2.2
     """
     squared_distance_ap = tf.reduce_sum(tf.math.squared_difference(anchor, positive), axis=-1)
     squared_distance_an = tf.reduce_sum(tf.math.squared_difference(anchor, negative), axis=-1)
-    hinge = tf.nn.relu(squared_distance_ap - squared_distance_an + margin)
+    hinge = penalties(squared_distance_ap, squared_distance_an, margin, soft=False)
     return tf.math.divide_no_nan(tf.reduce_sum(hinge), tf.cast(tf.size(hinge), hinge.dtype))
 
 
 def mined_triplet_loss(
     embeddings: tf.Tensor, anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float
 ) -> tf.Tensor:
-    """`triplet_loss` of triplets given as rows of one pool of embeddings.
+    """`loss_of_triplets` of triplets given as rows of one pool of embeddings.
 
     The pool goes through the network once, however many triplets an image is in; gathering from it
     lets the gradients of all its triplets meet in its row.
@@ -60,7 +60,7 @@ def mined_triplet_loss(
     anchor, positive, negative : tf.Tensor
         Integer rows of the pool (n,), as `facenet_fast.mining.mine_triplets` returns them.
     margin : float
-        As for `triplet_loss`.
+        As for `loss_of_triplets`.
 
     Returns
     -------
@@ -74,7 +74,22 @@ def mined_triplet_loss(
     0.1
     """
     anchors, positives, negatives = (tf.gather(embeddings, rows) for rows in (anchor, positive, negative))
-    return triplet_loss(anchors, positives, negatives, margin)
+    return loss_of_triplets(anchors, positives, negatives, margin)
+
+
+def penalties(d_ap: tf.Tensor, d_an: tf.Tensor, margin: float, soft: bool) -> tf.Tensor:
+    """Return what triplets cost by their distances.
+
+    Parameters
+    ----------
+    d_ap, d_an : tf.Tensor
+        From anchors to positives and to negatives, of one shape.
+    margin : float
+        In the unit of the distances.
+    soft : bool
+        ``log(1 + exp(d_ap - d_an))``, without a margin, instead of ``max(d_ap - d_an + margin, 0)``.
+    """
+    return tf.math.softplus(d_ap - d_an) if soft else tf.nn.relu(d_ap - d_an + margin)
 
 
 def l2_regularisation(variables: Iterable[Any], weight_decay: float) -> tf.Tensor:

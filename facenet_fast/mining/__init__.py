@@ -1,5 +1,6 @@
 """Exact triplet mining for any labelled batch of embeddings; never imports TensorFlow."""
 
+from .batch_all import BatchAllLoss, batch_all_loss
 from .miner import CandidateCounts, Triplets, count_triplets, mine_triplets, stream_triplets
 from .neighbors import NearestIdentities, Neighbors, nearest_identities, nearest_neighbors
 from .select import select_triplets
@@ -7,12 +8,14 @@ from .strategies import PRESETS, Interval, Strategy
 
 __all__ = [
     "PRESETS",
+    "BatchAllLoss",
     "CandidateCounts",
     "Interval",
     "NearestIdentities",
     "Neighbors",
     "Strategy",
     "Triplets",
+    "batch_all_loss",
     "count_triplets",
     "mine_triplets",
     "nearest_identities",

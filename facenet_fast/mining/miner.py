@@ -83,7 +83,7 @@ class Triplets:
 
 
 @dataclass(frozen=True, eq=False)
-class _Request:
+class Request:
     """One checked call."""
 
     batch: Batch
@@ -206,7 +206,8 @@ def mine_triplets(
     Parameters
     ----------
     embeddings : array_like, shape (n_images, embedding_size)
-        float32 or float64 (float16 and bfloat16 are widened); rows need not be unit length.
+        float32 or float64 (float16 and bfloat16 are widened); rows need not be unit length. Arrays here are
+        anybody's: numpy's, TensorFlow's, PyTorch's (detached, and copied from a GPU), JAX's; results numpy's.
     labels : array_like, shape (n_images,)
         The identity of each row; any sortable type, in any order.
     strategy : str or Strategy, default "facenet"
@@ -270,7 +271,7 @@ def mine_triplets(
             "this strategy picks every candidate, which may be billions: stream_triplets gives them in "
             "parts, and count_triplets counts them"
         )
-    request = _check(
+    request = check_request(
         embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, backend
     )
     return request.mined(request.counts() if count_candidates else None)
@@ -318,7 +319,7 @@ def count_triplets(
     ([1, 1], 2)
     """
     rule = resolve_strategy(strategy)
-    return _check(
+    return check_request(
         embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, backend
     ).counts()
 
@@ -374,13 +375,18 @@ def stream_triplets(
     """
     rule = resolve_strategy(strategy)
     limit = check_integer("max_triplets", max_triplets, 1, 2**62)
-    request = _check(
+    request = check_request(
         embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, "native"
     )
-    return _blocks(request, request.counts(), limit)
+    return stream_blocks(request, limit)
 
 
-def _blocks(request: _Request, counts: CandidateCounts, max_triplets: int) -> Iterator[Triplets]:
+def stream_blocks(request: Request, max_triplets: int) -> Iterator[Triplets]:
+    """Yield every candidate as `stream_triplets` does; at once counted, then listed block by block."""
+    return _blocks(request, request.counts(), max_triplets)
+
+
+def _blocks(request: Request, counts: CandidateCounts, max_triplets: int) -> Iterator[Triplets]:
     batch = request.batch
     starts, place = _starts_of_anchors(batch, counts)
     ends = np.append(starts[1:], len(counts))
@@ -437,7 +443,7 @@ def count_and_take(
         Takes each pair's rank, below its number of candidates, or -1; returns their negatives, or -1.
     """
     rule = resolve_strategy(strategy)
-    request = _check(
+    request = check_request(
         embeddings, labels, rule, margin, "squared_euclidean", 0, None, anchors, None, False, "native"
     )
     counts = request.counts()
@@ -452,7 +458,7 @@ def count_and_take(
     return counts, take
 
 
-def _check(
+def check_request(
     embeddings: npt.ArrayLike,
     labels: npt.ArrayLike,
     strategy: Strategy,
@@ -464,7 +470,7 @@ def _check(
     bank: Bank | None,
     bank_positives: bool,
     backend: str,
-) -> _Request:
+) -> Request:
     margin = check_positive("margin", margin)
     seed = check_integer("seed", seed, 0, 2**64 - 1)
     n_threads = check_threads(threads)
@@ -479,7 +485,7 @@ def _check(
         on_sphere=strategy.pick == "distance_weighted",
     )
     rule = make_rule(strategy, margin, batch.rows.shape[1], batch.unit)
-    return _Request(batch, rule, seed, n_threads, backend)
+    return Request(batch, rule, seed, n_threads, backend)
 
 
 def workspace() -> Any:

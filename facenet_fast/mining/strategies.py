@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import check_integer, check_number, check_word
+from .checks import check_flag, check_integer, check_number, check_word
 
 __all__ = [
     "BANDS",
@@ -86,9 +86,7 @@ class Interval:
 
     def __post_init__(self) -> None:
         for name in ("relative", "low_is_open"):
-            flag = getattr(self, name)
-            if not isinstance(flag, bool):
-                raise TypeError(f"{name} of an interval must be True or False; got {flag!r}")
+            check_flag(f"{name} of an interval", getattr(self, name))
         for name in ("low", "high"):
             object.__setattr__(self, name, check_number(f"{name} of an interval", getattr(self, name)))
         if not self.low < self.high:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from facenet_fast.config import TrainConfig
-from facenet_fast.losses.triplet import l2_regularisation, mined_triplet_loss, triplet_loss
+from facenet_fast.losses.triplet import l2_regularisation, loss_of_triplets, mined_triplet_loss
 from facenet_fast.mining import mine_triplets
 from facenet_fast.training.pools import Pool
 
@@ -384,7 +384,7 @@ class TripletStep(_Trainer):
         with tf.GradientTape() as tape:
             embeddings = self.model(self.prepare.train(images, seed), training=True)
             anchor, positive, negative = tf.split(embeddings, 3)
-            loss = triplet_loss(anchor, positive, negative, self.config.margin) + self.regularisation()
+            loss = loss_of_triplets(anchor, positive, negative, self.config.margin) + self.regularisation()
         gradients = _dense(tape.gradient(loss, [variable.value for variable in variables]), variables)
         return loss, tf.linalg.global_norm(gradients), gradients
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from facenet_fast.losses.triplet import l2_regularisation, mined_triplet_loss, triplet_loss
+from facenet_fast.losses.triplet import l2_regularisation, loss_of_triplets, mined_triplet_loss
 
 
 def pool_and_triplets(n_images=12, n_triplets=40, seed=0):
@@ -43,14 +43,14 @@ def test_loss_and_gradient_are_those_of_the_definition(margin):
 
 def test_gathered_form_equals_the_plain_one():
     pool, (a, p, n) = pool_and_triplets(seed=1)
-    plain = triplet_loss(tf.constant(pool[a]), tf.constant(pool[p]), tf.constant(pool[n]), 0.3)
+    plain = loss_of_triplets(tf.constant(pool[a]), tf.constant(pool[p]), tf.constant(pool[n]), 0.3)
     assert float(mined_triplet_loss(tf.constant(pool), a, p, n, 0.3)) == float(plain)
 
 
 def test_satisfied_triplets_count_in_the_mean_but_add_nothing():
     near, far = tf.constant([[1.0, 0.0]] * 2), tf.constant([[1.0, 0.0], [-1.0, 0.0]])
     # First triplet: negative on the positive, hinge = margin. Second: squared distance 4, hinge 0.
-    assert float(triplet_loss(near, near, far, 0.2)) == pytest.approx(0.1)
+    assert float(loss_of_triplets(near, near, far, 0.2)) == pytest.approx(0.1)
 
 
 def test_no_triplets_give_zero_loss_and_zero_gradient():
