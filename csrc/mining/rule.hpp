@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -47,16 +48,23 @@ inline constexpr std::array<Named<IfEmpty>, 3> kIfEmpty = {
 inline constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 // A negative is a candidate where low <= x < high (low < x, if low is open), x being d_an - d_ap, or d_an where the band is
-// not relative; and d_an < reach. In the caller's units. The interval's ends never fall as d_ap rises.
+// not relative, of the roots of the squared distances if the band is one of roots; and where the squared d_an < reach. In the
+// caller's units. The interval's ends never fall as d_ap rises.
 struct Band {
     bool relative = true;
     double low = -kUnbounded;
     bool low_is_open = false;
     double high = kUnbounded;
     double reach = kUnbounded;
+    bool root = false;
 
-    constexpr bool operator()(double d_ap, double d_an) const noexcept {
-        const double x = relative ? d_an - d_ap : d_an;
+    // A squared distance in the unit of the interval's ends.
+    double unsquared(double squared) const noexcept { return root ? std::sqrt(squared) : squared; }
+
+    // Of squared distances.
+    bool operator()(double d_ap, double d_an) const noexcept {
+        const double to_negative = unsquared(d_an);
+        const double x = relative ? to_negative - unsquared(d_ap) : to_negative;
         return (low_is_open ? low < x : low <= x) && x < high && d_an < reach;
     }
 };
@@ -72,7 +80,7 @@ struct Rule {
     Band band;
     PairChoice pairs = PairChoice::kEachOnce;
     std::size_t n_positives = 1;
-    double max_d_ap = kUnbounded;  // pairs are looked at below it
+    double max_d_ap = kUnbounded;  // pairs are looked at below it, in the unit of the band
     double quantile = 1.0;         // and if they are among this share of all, the nearest
     double skip_hardest = 0.0;     // this share of an anchor's negatives is left out, the nearest
     Pick pick = Pick::kUniform;
