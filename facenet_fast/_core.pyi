@@ -21,6 +21,7 @@ class Rule:
         low_is_open: bool,
         high: float,
         reach: float,
+        root: bool,
         skip_hardest: float,
         pick: str,
         n_negatives: int,

@@ -89,10 +89,10 @@ mining::Weights weights_of(const py::tuple& parts) {
 }
 
 mining::Rule make_rule(const std::string& pairs, std::size_t n_positives, double max_d_ap, double quantile, bool relative,
-                       double low, bool low_is_open, double high, double reach, double skip_hardest, const std::string& pick,
-                       std::size_t n_negatives, const std::string& if_empty, const py::tuple& weights) {
+                       double low, bool low_is_open, double high, double reach, bool root, double skip_hardest,
+                       const std::string& pick, std::size_t n_negatives, const std::string& if_empty, const py::tuple& weights) {
     mining::Rule rule = {
-        {relative, low, low_is_open, high, reach},
+        {relative, low, low_is_open, high, reach, root},
         word_of(mining::kPairChoices, pairs, "choice of pairs"),
         n_positives,
         max_d_ap,
@@ -372,8 +372,8 @@ PYBIND11_MODULE(_core, module) {
     py::class_<mining::Rule>(module, "Rule", "What to mine, all words and numbers of it.")
         .def(py::init(&make_rule), py::kw_only(), py::arg("pairs"), py::arg("n_positives"), py::arg("max_d_ap"),
              py::arg("quantile"), py::arg("relative"), py::arg("low"), py::arg("low_is_open"), py::arg("high"),
-             py::arg("reach"), py::arg("skip_hardest"), py::arg("pick"), py::arg("n_negatives"), py::arg("if_empty"),
-             py::arg("weights"));
+             py::arg("reach"), py::arg("root"), py::arg("skip_hardest"), py::arg("pick"), py::arg("n_negatives"),
+             py::arg("if_empty"), py::arg("weights"));
 
     const auto def = [&module](const char* name, auto function, const char* doc, const auto&... more) {
         module.def(name, function, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),

@@ -61,6 +61,7 @@ Found mine(const Settings& settings, Batch& batch, const Groups& groups, Workspa
             .run();
     }
 
+    const bool root = rule.band.root;
     std::vector<Found> by_task((groups.n_rows() + kRowsPerTask - 1) / kRowsPerTask);
     core::parallel_for(settings.n_threads, by_task.size(), 1, [&](std::size_t i, std::size_t) noexcept {
         Found& found = by_task[i];
@@ -69,7 +70,14 @@ Found mine(const Settings& settings, Batch& batch, const Groups& groups, Workspa
             std::int64_t n_results = 0;
             if (pairs.is_anchor(row)) {
                 const auto picks = pairs.picks_of(row);
+                const auto positives = pairs.positives_of(row);
                 const auto d_ap = pairs.d_ap_of(row), d_an = pairs.d_an_of(row);
+                const float doubt = doubt_of(batch, row);
+                const auto summand_of = [&](std::int32_t column, float d) {
+                    return summand(batch, root, d, doubt, [&] {
+                        return batch.exact_squared_distance(row, static_cast<std::size_t>(column));
+                    });
+                };
                 for (std::size_t pair = 0; pair < d_ap.size(); ++pair) {
                     const std::size_t first = pair * pairs.n_picks;
                     if (picks[first] == kUnwanted) { continue; }
@@ -78,11 +86,13 @@ Found mine(const Settings& settings, Batch& batch, const Groups& groups, Workspa
                         ++n_results;
                         continue;
                     }
-                    found.n_with_negative += picks[first] == kOpen ? 0 : 1;
+                    if (picks[first] == kOpen) { continue; }
+                    ++found.n_with_negative;
+                    const double to_positive = summand_of(positives[pair], d_ap[pair]);
                     for (std::size_t j = first; j < first + pairs.n_picks && picks[j] != kOpen; ++j) {
                         ++n_results;
-                        row_sums[2 * row] += static_cast<double>(d_ap[pair]);
-                        row_sums[2 * row + 1] += static_cast<double>(d_an[j]);
+                        row_sums[2 * row] += to_positive;
+                        row_sums[2 * row + 1] += summand_of(picks[j], d_an[j]);
                     }
                 }
                 found.n_with_negative -= static_cast<std::size_t>(pairs.n_fallen_back[row]);
@@ -94,13 +104,14 @@ Found mine(const Settings& settings, Batch& batch, const Groups& groups, Workspa
     });
     first_result[0] = 0;
     std::inclusive_scan(first_result.begin(), first_result.end(), first_result.begin());
+    const double scale = root ? root_scale(batch) : batch.squared_scale();
     Found found;
     found.n_results = static_cast<std::size_t>(first_result.back());
     for (const Found& part : by_task) {
         found.n_pairs += part.n_pairs;
         found.n_with_negative += part.n_with_negative;
-        found.sum_d_ap += part.sum_d_ap / batch.squared_scale();
-        found.sum_d_an += part.sum_d_an / batch.squared_scale();
+        found.sum_d_ap += part.sum_d_ap / scale;
+        found.sum_d_an += part.sum_d_an / scale;
     }
     return found;
 }

@@ -54,7 +54,7 @@ struct Found {
     std::size_t n_results = 0;  // triplets, or pairs and their counts
     std::size_t n_pairs = 0;
     std::size_t n_with_negative = 0;  // pairs with a candidate
-    double sum_d_ap = 0.0, sum_d_an = 0.0;  // over the triplets, in the caller's units
+    double sum_d_ap = 0.0, sum_d_an = 0.0;  // over the triplets, in the caller's units; of roots if the band is one of roots
 };
 
 // The threads that a call uses: wished, or OpenMP's default where wished is 0; one where the work is small.

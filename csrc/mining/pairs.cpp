@@ -126,13 +126,16 @@ class Listing {
         ExactDistances exact(batch_, own.exact);
         const float doubt = doubt_of(batch_, row);
         if (rule_.screens()) {
-            const float below = scaled(batch_, rule_.max_d_ap), up_to = scaled(batch_, largest_d_ap_);
+            const float below = rule_.band.root
+                                    ? static_cast<float>(signed_square(rule_.max_d_ap * root_scale(batch_)))
+                                    : scaled(batch_, rule_.max_d_ap);
+            const float up_to = scaled(batch_, largest_d_ap_);
             std::size_t n_sound = 0;
             for (std::size_t i = 0; i < n; ++i) {
                 bool sound = d_ap[i] < below + doubt && d_ap[i] < up_to + doubt;
                 if (sound && (d_ap[i] >= below - doubt || d_ap[i] >= up_to - doubt)) {
                     const double d = exact(row, static_cast<std::size_t>(positives[i]));
-                    sound = d < rule_.max_d_ap && d <= largest_d_ap_;
+                    sound = rule_.band.unsquared(d) < rule_.max_d_ap && d <= largest_d_ap_;
                 }
                 positives[n_sound] = positives[i];
                 d_ap[n_sound] = d_ap[i];

@@ -409,10 +409,20 @@ bool Picking::resolve(std::size_t row, const Candidates& candidates, float limit
                 if (static_cast<std::size_t>(at) + accepted.n > assignment_.listed.size()) { return true; }
                 std::copy_n(accepted.columns, accepted.n, assignment_.listed.data() + at);
                 at += static_cast<std::int64_t>(accepted.n);
-                row_sums_[2 * row] += static_cast<double>(anchor.d_ap[i]) * static_cast<double>(accepted.n);
-                for (std::size_t j = 0; j < accepted.n; ++j) {
-                    row_sums_[2 * row + 1] += static_cast<double>(accepted.distances[j]);
+                double sum = row_sums_[2 * row + 1];
+                if (rule_.band.root) {
+                    const auto root_of = [&](std::int32_t column, float d) {
+                        return summand(batch_, true, d, anchor.doubt,
+                                       [&] { return anchor.exact(row, static_cast<std::size_t>(column)); });
+                    };
+                    const double d_ap = accepted.n == 0 ? 0.0 : root_of(anchor.positives[i], anchor.d_ap[i]);
+                    row_sums_[2 * row] += d_ap * static_cast<double>(accepted.n);
+                    for (std::size_t j = 0; j < accepted.n; ++j) { sum += root_of(accepted.columns[j], accepted.distances[j]); }
+                } else {
+                    row_sums_[2 * row] += static_cast<double>(anchor.d_ap[i]) * static_cast<double>(accepted.n);
+                    for (std::size_t j = 0; j < accepted.n; ++j) { sum += static_cast<double>(accepted.distances[j]); }
                 }
+                row_sums_[2 * row + 1] = sum;
                 break;
             }
             case Task::kPick:

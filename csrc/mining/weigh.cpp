@@ -149,9 +149,8 @@ void Weighing::prepare(std::size_t anchor, float doubt, const Candidates& candid
 bool Weighing::is_wholly_in(const Pair& pair, std::size_t bin) const noexcept {
     if (bin == edges_.size()) { return pair.decide.holds_all(weights_.edges.back(), kUnbounded); }
     if (pair.decide.holds_all(bin == 0 ? 0.0 : weights_.edges[bin - 1], weights_.edges[bin])) { return true; }
-    const float doubt = 0.5F * (pair.edges.possible_high - pair.edges.sure_high);
-    return !by_number_ && bin != 0 && pair.edges.sure_low <= edges_[bin - 1] - doubt &&
-           edges_[bin] + doubt <= pair.edges.sure_high;
+    return !by_number_ && bin != 0 && pair.edges.sure_low <= edges_[bin - 1] - pair.doubt &&
+           edges_[bin] + pair.doubt <= pair.edges.sure_high;
 }
 
 // Those of the bin that are candidates of the pair and not picked yet.

@@ -41,8 +41,13 @@ struct Band {
     double low = -kInfinity;
     bool low_is_open = false;
     double high = kInfinity;
+    // Its numbers, and the rule's max_d_ap, are of Euclidean distances that are not squared.
+    bool root = false;
 
-    bool holds(double d_ap, double d_an) const {
+    double distance(double squared) const { return root ? std::sqrt(squared) : squared; }
+    // Of squared distances.
+    bool holds(double squared_ap, double squared_an) const {
+        const double d_ap = distance(squared_ap), d_an = distance(squared_an);
         const double x = relative ? d_an - d_ap : d_an;
         if (low_is_open && x <= low) { return false; }
         return low <= x && x < high;
@@ -183,8 +188,8 @@ class Definition {
                 }
                 for (const std::size_t n : its_picks) {
                     mined.triplets.push_back({problem_.order[anchor], problem_.order[pair.positive], problem_.order[n]});
-                    mined.sum_d_ap += d[pair.positive];
-                    mined.sum_d_an += d[n];
+                    mined.sum_d_ap += rule.band.distance(d[pair.positive]);
+                    mined.sum_d_an += rule.band.distance(d[n]);
                 }
             }
         }
@@ -252,7 +257,8 @@ class Definition {
             if (a >= member_ends_[a]) { continue; }
             Rows sound;
             for (std::size_t p = rule.pairs == "each_once" ? a + 1 : begins_[a]; p < positives_end(a); ++p) {
-                if (p != a && squared(a)[p] < rule.max_d_ap && squared(a)[p] <= limit) { sound.push_back(p); }
+                const double d_ap = squared(a)[p];
+                if (p != a && rule.band.distance(d_ap) < rule.max_d_ap && d_ap <= limit) { sound.push_back(p); }
             }
             sound = positives_of(rule, seed, a, sound);
             std::sort(sound.begin(), sound.end());

@@ -205,12 +205,22 @@ inline Table weighted_table(std::size_t size, double unit) {
     };
 }
 
-// The same rules for distances that many times as long.
+// The same rules, whose numbers are of distances that are not squared.
+inline Table of_roots(Table rules) {
+    for (Named& named : rules) {
+        named.name += ", of roots";
+        named.rule.band.root = true;
+    }
+    return rules;
+}
+
+// The same rules for squared distances that many times as long.
 inline Table times(double factor, Table rules) {
     for (Named& named : rules) {
-        named.rule.band.low *= factor;
-        named.rule.band.high *= factor;
-        named.rule.max_d_ap *= factor;
+        const double ends = named.rule.band.root ? std::sqrt(factor) : factor;
+        named.rule.band.low *= ends;
+        named.rule.band.high *= ends;
+        named.rule.max_d_ap *= ends;
         if (named.rule.weights.edges.empty()) { named.rule.reach *= factor; }
     }
     return rules;
@@ -229,8 +239,10 @@ inline Table both(Table rules, const Table& more) {
     return rules;
 }
 
-// Any words, and numbers for distances of about that unit.
+// Any words, and numbers for squared distances of about that unit.
 inline Rule composed(problems::Chance& chance, double unit) {
+    const bool root = chance.below(3) == 0;
+    if (root) { unit = std::sqrt(unit); }
     const std::string_view pairs[] = {"each_once",        "both_ways",         "hardest_positive",
                                       "easiest_positive", "moderate_positive", "random_positives"};
     const std::string_view picks[] = {"uniform", "uniform", "uniform", "nearest", "farthest", "every"};
@@ -242,6 +254,7 @@ inline Rule composed(problems::Chance& chance, double unit) {
     rule.band.high = rule.band.low + distance() + 0.25 * unit;
     if (chance.below(3) == 0) { rule.band.low = -kInfinity; }
     if (chance.below(3) == 0) { rule.band.high = kInfinity; }
+    rule.band.root = root;
     if (rule.pairs.ends_with("positive") || rule.pairs.ends_with("positives")) { rule.n_positives = 1 + chance.below(3); }
     rule.n_negatives = 1 + chance.below(4);
     if (chance.below(4) == 0) { rule.max_d_ap = distance() + 0.25 * unit; }

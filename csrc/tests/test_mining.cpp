@@ -62,7 +62,7 @@ How next_way(const simd::Kernels& kernels) {
 
 mining::Rule native(const oracle::Rule& rule) {
     return {
-        {rule.band.relative, rule.band.low, rule.band.low_is_open, rule.band.high, rule.reach},
+        {rule.band.relative, rule.band.low, rule.band.low_is_open, rule.band.high, rule.reach, rule.band.root},
         *mining::of_name(mining::kPairChoices, rule.pairs),
         rule.n_positives,
         rule.max_d_ap,
@@ -144,7 +144,7 @@ class Trial {
                     what + ": " + std::to_string(got.found.n_pairs) + " pairs, " +
                         std::to_string(got.found.n_with_negative) + " with a candidate, by definition " +
                         std::to_string(expected.pairs.size()) + " and " + std::to_string(n_with_negative));
-        check_sums(got.found, expected, what);
+        check_sums(named.rule, got.found, expected, what);
     }
 
     // Counts, candidates of given ranks, and the whole list.
@@ -192,7 +192,7 @@ class Trial {
             negative = negative < 0 ? negative : problem_.order[static_cast<std::size_t>(negative)];
         }
         check::that(listed == negatives && found.found.n_pairs == counts.size(), what + ": the list");
-        check_sums(found.found, expected, what + ": the list");
+        check_sums(named.rule, found.found, expected, what + ": the list");
 
         // Which of an anchor's pairs is the moderate one is not known to whoever gives the ranks; and a rank for each pair
         // they have where the pairs are the right ones.
@@ -206,8 +206,9 @@ class Trial {
     std::string text(const Named& named, const How& how) const { return what_ + ": " + named.name + ", " + how.text(); }
 
     // They are those of float32's distances, and no worse than 1e-5 of the rows' own length where distances are small.
-    void check_sums(const mining::Found& found, const oracle::Mined& expected, const std::string& what) const {
-        const double slack = longest_ * static_cast<double>(expected.triplets.size()) + 1e-290;
+    void check_sums(const oracle::Rule& rule, const mining::Found& found, const oracle::Mined& expected,
+                    const std::string& what) const {
+        const double slack = rule.band.distance(longest_) * static_cast<double>(expected.triplets.size()) + 1e-290;
         const auto is_close = [slack](double got, double sum) { return std::fabs(got - sum) <= 1e-5 * (sum + slack); };
         check::that(is_close(found.sum_d_ap, expected.sum_d_ap) && is_close(found.sum_d_an, expected.sum_d_an),
                     what + ": sums " + std::to_string(found.sum_d_ap) + " and " + std::to_string(found.sum_d_an) +
@@ -331,6 +332,12 @@ void test_distances_at_edges(const Problem<Scalar>& problem, const std::string& 
             oracle::Rule rule = some[0].rule;
             rule.band = {.relative = false, .low = distances[distances.size() / 4], .low_is_open = open};
             some.push_back({open ? "weighted, open" : "weighted, closed", rule});
+            const double root = std::sqrt(rule.band.low);
+            rule.band = {.relative = false, .low = root, .low_is_open = open, .root = true};
+            some.push_back({open ? "weighted, beyond a root" : "weighted, from a root on", rule});
+            if (!open) { continue; }
+            rule.band = {.relative = false, .high = root, .root = true};
+            some.push_back({"weighted, up to a root", rule});
         }
         for (Named& named : some) { named.rule.weights = rules::with_edges(named.rule.weights, distances, apart); }
         test_picks(problem, some, 3, "distances at edges of bins, " + what);
@@ -343,6 +350,216 @@ void test_distances_at_edges() {
         test_distances_at_edges(problem, "float64");
         test_distances_at_edges(in_float32(problem), "float32");
     }
+}
+
+// -- bands of roots ----------------------------------------------------------------------------------------------------------
+
+// Edges of bands of roots, by all that float32 may have of two distances: what is sure is a candidate, and what is not possible
+// is none. Kernels err by far less than they may, so that batches alone would not show it.
+void test_edges_of_roots() {
+    Chance chance(11);
+    const auto uniform = [&] { return static_cast<double>(chance.below(1 << 20)) / (1 << 20); };
+    for (const double scale : {1.0, 0.77, 1e-3, 0x1p-400, 1e140, 1e-135}) {
+        for (const std::size_t size : {2U, 128U, 4096U}) {
+            const auto problem = clustered<double>(equal_counts(4, 3), size, 0.7, scale);
+            mining::BatchMemory memory;
+            const mining::Batch batch({problem.values.data(), problem.n(), problem.size}, {problem.order, problem.offsets},
+                                      simd::kernels(), 1, memory);
+            const double root_scale = std::sqrt(batch.squared_scale());
+            // In scaled units, as all here is but what the bands are asked.
+            const auto end = [&] {
+                const double few[] = {0.0, 1e-9, 1e-4, 0.01, 0.1, 0.3, 0.5, 1.0, 1.9, 3.0, 100.0};
+                const double x = chance.below(3) == 0 ? 2.0 * uniform() : chance.one_of(few);
+                return chance.below(2) == 0 ? x : -x;
+            };
+            for (int trial = 0; trial < 4000; ++trial) {
+                const std::size_t anchor = chance.below(problem.n());
+                oracle::Band band = {.relative = chance.below(4) != 0, .low_is_open = chance.below(2) == 0, .root = true};
+                double low = end(), high = end();
+                if (high < low) { std::swap(low, high); }
+                if (chance.below(4) == 0) { low = -oracle::kInfinity; }
+                if (chance.below(4) == 0 || low == high) { high = oracle::kInfinity; }
+                band.low = low / root_scale;
+                band.high = high / root_scale;
+                const double reach = chance.below(3) == 0 ? 4.0 * uniform() : oracle::kInfinity;
+                const mining::Decider decide(batch, {band.relative, band.low, band.low_is_open, band.high,
+                                                     reach / batch.squared_scale(), true});
+
+                // Most errors are as large as they may be.
+                const double most = 0.5 * batch.uncertainty(anchor);
+                const auto error = [&] { return chance.below(3) == 0 ? most * (2.0 * uniform() - 1.0)
+                                                                     : (chance.below(2) == 0 ? most : -most); };
+                const double small[] = {0.0, 1e-30, 1e-12, 0.1 * most, most, 3.0 * most, 30.0 * most};
+                const double d_ap = chance.below(2) == 0 ? 4.0 * uniform() : chance.one_of(small);
+                const auto got_ap = static_cast<float>(d_ap + error());
+                if (std::fabs(static_cast<double>(got_ap) - d_ap) > most) { continue; }
+                const simd::Edges edges = decide.edges(decide.doubt(anchor), got_ap);
+                check::that(edges.possible_high < 3.0F * static_cast<float>(mining::kBeyond), "padding is no candidate");
+                for (const double of : {low, high, reach, oracle::kInfinity}) {
+                    const double root = (band.relative ? std::sqrt(d_ap) : 0.0) + of;
+                    double d_an = of == reach ? reach : std::max(root, 0.0) * std::max(root, 0.0);
+                    if (!(d_an <= 4.0) || chance.below(8) == 0) { d_an = chance.below(8) == 0 ? 0.0 : 4.0 * uniform(); }
+                    const double near[] = {0.0, 1e-16, -1e-16, 1e-12, 1e-7, -1e-7, most, -most};
+                    d_an = std::max(d_an + chance.one_of(near), 0.0);
+                    const auto got_an = static_cast<float>(d_an + error());
+                    if (std::fabs(static_cast<double>(got_an) - d_an) > most) { continue; }
+                    const double squared_ap = d_ap / batch.squared_scale(), squared_an = d_an / batch.squared_scale();
+                    const bool is_candidate = band.holds(squared_ap, squared_an) && d_an < reach;
+                    const std::string what = "edges of roots, scale " + std::to_string(std::log10(scale)) + ", band " +
+                                             std::to_string(low) + " " + std::to_string(high) + ", distances " +
+                                             std::to_string(d_ap) + " " + std::to_string(d_an);
+                    check::that(decide.exact(squared_ap, squared_an) == is_candidate, what + ": exactly");
+                    check::that(!mining::Decider::sure(edges, got_an) || is_candidate, what + ": a sure candidate");
+                    check::that(mining::Decider::possible(edges, got_an) || !is_candidate, what + ": an impossible one");
+                }
+
+                // A farther positive's band ends no nearer, and in doubt is no more than need be.
+                const float doubt = decide.doubt(anchor);
+                const simd::Edges next = decide.edges(doubt, std::nextafter(got_ap, 8.0F));
+                check::that(edges.possible_high <= next.possible_high && edges.sure_high <= next.sure_high, "edges rise");
+                if (band.relative && std::fabs(high) <= 1.0 && got_ap > 100.0F * doubt) {
+                    const double rise = std::fabs(1.0 + high / std::sqrt(static_cast<double>(got_ap)));
+                    check::that(edges.possible_high - edges.sure_high <= 1.05 * doubt * (1.0 + rise) + 1e-5, "little doubt");
+                }
+            }
+        }
+    }
+}
+
+// What a band holds all of, it holds the first and the last number of, some of which have the root of the next.
+void test_roots_that_are_held() {
+    Chance chance(12);
+    const auto problem = clustered<float>(equal_counts(2, 2), 4, 0.7);
+    mining::BatchMemory memory;
+    const mining::Batch batch({problem.values.data(), problem.n(), problem.size}, {problem.order, problem.offsets},
+                              simd::kernels(), 1, memory);
+    std::size_t n_held = 0;
+    for (int trial = 0; trial < 2000; ++trial) {
+        const auto number = [&] { return static_cast<double>(1 + chance.below(1 << 20)) / (1 << 20) / 0.7; };
+        const double from = number(), to = from + number();
+        const double lows[] = {0.0, std::sqrt(from), std::nextafter(std::sqrt(from), 0.0),
+                               std::nextafter(std::sqrt(from), 9.0)};
+        const double highs[] = {oracle::kInfinity, std::sqrt(to), std::nextafter(std::sqrt(to), 0.0),
+                                std::nextafter(std::sqrt(to), 9.0)};
+        const oracle::Band band = {.relative = chance.below(8) == 0, .low = chance.one_of(lows),
+                                   .low_is_open = chance.below(2) == 0, .high = chance.one_of(highs), .root = true};
+        const double reach = chance.below(4) == 0 ? to - 1e-3 : to;
+        const mining::Decider decide(batch, {band.relative, band.low, band.low_is_open, band.high, reach, true});
+        const bool holds_ends = band.holds(0.0, from) && band.holds(0.0, std::nextafter(to, 0.0)) && !band.relative;
+        const bool held = decide.holds_all(from, to);
+        check::that(!held || (holds_ends && reach == to), "all of it is held");
+        check::that(held || !band.holds(0.0, to) || !holds_ends || reach != to, "what is held beyond its end is known to be");
+        n_held += held ? 1 : 0;
+    }
+    check::that(n_held > 200, "some are held");
+}
+
+// A third of the rules, another one each time.
+rules::Table third(const rules::Table& rules) {
+    static std::size_t turn = 0;
+    rules::Table some;
+    for (std::size_t i = turn++ % 3; i < rules.size(); i += 3) { some.push_back(rules[i]); }
+    return some;
+}
+
+// Bands that begin and end where differences of some roots are, and at the numbers next to those.
+template <class Scalar>
+void test_ends_at_differences(const Problem<Scalar>& problem, std::uint64_t seed, const std::string& what) {
+    Chance chance(seed);
+    rules::Table some;
+    for (int i = 0; i < 6; ++i) {
+        const std::size_t rows[] = {chance.below(problem.n()), chance.below(problem.n()), chance.below(problem.n())};
+        const auto distance = [&](std::size_t g) {
+            return std::sqrt(oracle::squared_distance(problem.row(rows[0]), problem.row(g), problem.size));
+        };
+        const bool relative = chance.below(3) != 0;
+        const double x = relative ? distance(rows[2]) - distance(rows[1]) : distance(rows[2]);
+        const double next[] = {x, x, std::nextafter(x, -oracle::kInfinity), std::nextafter(x, oracle::kInfinity)};
+        const double at = chance.one_of(next);
+        const std::string_view picks[] = {"uniform", "nearest", "farthest"};
+        for (const bool begins : {true, false}) {
+            oracle::Rule rule = {.pairs = "both_ways", .pick = chance.one_of(picks), .n_negatives = 1 + chance.below(3)};
+            rule.band = {.relative = relative, .low_is_open = chance.below(2) == 0, .root = true};
+            (begins ? rule.band.low : rule.band.high) = at;
+            if (chance.below(4) == 0) { rule.max_d_ap = distance(rows[1]) + std::numeric_limits<double>::min(); }
+            some.push_back({(begins ? "begins at " : "ends at ") + std::to_string(at), rule});
+        }
+    }
+    test_all(problem, some, seed, what + ", ends at differences");
+}
+
+void test_roots() {
+    const rules::Table all = rules::of_roots(table());
+    for (const double noise : {0.2, 0.7, 5.0}) {
+        const auto problem = clustered<double>(equal_counts(9, 7), 33, noise);
+        const std::string what = "roots, noise " + std::to_string(noise);
+        test_picks(problem, third(times(0.4, all)), 5, what + ", float64");
+        test_all(in_float32(problem), third(times(0.4, all)), 5, what + ", float32");
+        test_ends_at_differences(problem, 1, what + ", float64");
+        test_ends_at_differences(in_float32(problem), 2, what + ", float32");
+        const auto spherical = problems::on_sphere(problem, 1.0);
+        test_all(in_float32(spherical), rules::of_roots(rules::weighted_table(33, 1.0)), 9, what + ", weighted");
+    }
+    // Corners of a grid of 3 x 4: most distances are whole, as differences of theirs and ends of bands are.
+    Chance chance(21);
+    const double margins[] = {4.0, 16.0, 64.0};
+    const auto grid = problem_of<double>(equal_counts(12, 8), 2, chance, [&](auto, std::size_t k) {
+        return (k == 0 ? 3.0 : 4.0) * static_cast<double>(chance.below(4));
+    });
+    for (const double margin : margins) {
+        test_all(in_float32(grid), third(times(margin, all)), 3, "3, 4, 5");
+        test_picks(problems::with_bank(grid, chance, margin == 16.0), third(times(margin, all)), 3, "3, 4, 5, with a bank");
+    }
+    for (const double scale : {0x1p-460, 0x1p-520, 0x1p400, 0x1p-30}) {
+        auto same = grid;
+        for (double& value : same.values) { value *= scale; }
+        test_picks(same, third(times(16.0 * scale * scale, all)), 3, "3, 4, 5 times " + std::to_string(std::log2(scale)));
+    }
+    // Numbers that float32 cannot hold, and many rows that coincide: small distances whose roots are not small.
+    const double values[] = {0.1, 0.7, -0.3};
+    for (const std::size_t size : {1U, 3U, 20U}) {
+        const auto problem =
+            problem_of<double>(equal_counts(12, 8), size, chance, [&](auto, auto) { return chance.one_of(values); });
+        const std::string what = "roots, near ties of size " + std::to_string(size);
+        test_picks(problem, third(times(0.64, all)), 8, what);
+        test_all(in_float32(problem), third(times(10.24, all)), 8, what);
+        test_ends_at_differences(problem, size, what);
+        auto shaken = problem;
+        for (double& value : shaken.values) { value += 1e-5 * chance.normal() * static_cast<double>(chance.below(2)); }
+        test_picks(shaken, third(times(0.64, all)), 8, what + ", shaken");
+        test_picks(shaken, third(times(1e-9, all)), 8, what + ", shaken, and narrow bands");
+        test_ends_at_differences(shaken, size, what + ", shaken");
+    }
+    for (const double value : {0.0, 0.3}) {
+        const auto problem = problem_of<float>(equal_counts(6, 10), 8, chance, [&](auto, auto) { return value; });
+        test_all(problem, third(all), 1, "roots, all rows equal");
+        const std::size_t n = test_picks(problem, rules::of_roots(only({"violating", "semi_hard"})), 1, "all rows equal");
+        check::that(n == 6 * 45, "all pairs violate, none is semi-hard");
+    }
+    for (const double scale : {1e-300, 1e-160, 1e-140, 1e-19, 1e19, 1e140, 5e149}) {
+        const auto problem = clustered<double>(equal_counts(6, 5), 12, 0.7, scale);
+        const std::string what = "roots, scale " + std::to_string(std::log10(scale));
+        rules::Table some = third(all);
+        for (Named& named : some) {
+            named.rule.band.low *= 0.8 * scale;
+            named.rule.band.high *= 0.8 * scale;
+            named.rule.max_d_ap *= 0.8 * scale;
+        }
+        test_picks(problem, some, 1, what);
+    }
+    auto lengths = clustered<float>(equal_counts(8, 6), 16, 0.7);
+    for (std::size_t i = 0; i < lengths.values.size(); ++i) {
+        lengths.values[i] *= static_cast<float>(std::pow(10.0, static_cast<double>(i / 16) / 2.0 - 12.0));
+    }
+    for (const double margin : {1e-20, 1e-3, 1.0, 1e30}) {
+        test_picks(lengths, third(times(4.0 * margin, all)), 1, "roots, lengths far apart");
+    }
+    // Draws, samples, stripes and rows.
+    const rules::Table some = rules::of_roots(only({"violating", "semi_hard", "3", "nearest 3", "hard or nearest", "skip many",
+                                                    "moderate positive, 2", "absolute, 3", "screened twice"}));
+    test_picks(clustered<float>(equal_counts(110, 7), 16, 0.2), times(0.1, third(some)), 4, "roots, identities across blocks");
+    test_picks(clustered<float>(equal_counts(110, 7), 16, 1.0), times(0.1, third(some)), 4, "roots, loose identities");
+    test_picks(clustered<float>(equal_counts(110, 7), 6, 0.4), times(0.02, third(some)), 4, "roots, few numbers");
 }
 
 // Next to nothing and next to antipodes weights change within fractions of what float32 knows of a distance.
@@ -809,6 +1026,9 @@ int main(int n_arguments, char** arguments) {
     test_the_table_has_every_word();
     test_trained_and_untrained();
     test_weighted();
+    test_edges_of_roots();
+    test_roots_that_are_held();
+    test_roots();
     test_distances_at_edges();
     test_blocks_chunks_and_tiles();
     test_identities_across_blocks();

@@ -15,6 +15,7 @@ from .checks import check_flag, check_word
 __all__ = [
     "DISTANCES",
     "Batch",
+    "Distance",
     "check_embeddings",
     "embeddings_as",
     "first_bad_row",
@@ -27,8 +28,28 @@ __all__ = [
 # What rows are, one after the other: a name, and how many.
 Parts = tuple[tuple[str, int], ...]
 
-# By name, what a squared Euclidean distance of rows at unit length is divided by.
-DISTANCES: dict[str, float] = {"squared_euclidean": 1.0, "cosine": 2.0}
+
+@dataclass(frozen=True)
+class Distance:
+    """How a distance comes from the squared Euclidean distance of the rows that a backend is handed.
+
+    Attributes
+    ----------
+    unit : float
+        What a squared distance on the unit sphere is divided by to give that of those rows.
+    root : bool
+        Whether the distance is its root; ranks are those of the square in any case.
+    """
+
+    unit: float = 1.0
+    root: bool = False
+
+
+DISTANCES: dict[str, Distance] = {
+    "squared_euclidean": Distance(),
+    "euclidean": Distance(root=True),
+    "cosine": Distance(unit=2.0),
+}
 
 # Squared distances between longer rows could leave float64's range; csrc/mining/batch.cpp holds its square.
 _LARGEST_NORM = 1e150
@@ -47,7 +68,7 @@ class Batch:
     Attributes
     ----------
     rows : float32 or float64 array, shape (n_rows, embedding_size)
-        Their squared Euclidean distances are the distances asked for.
+        Their squared Euclidean distances, or the roots of those, are the distances asked for.
     parts : ((name, n_rows), ...)
         What the rows are, one after the other, for messages.
     order : int32 array, shape (n_rows,)
@@ -59,8 +80,7 @@ class Batch:
     bank_positives : bool
     is_anchor : uint8 array, shape (n_rows,) or (0,)
         In grouped order; empty where all rows of the batch are anchors.
-    unit : float
-        What a squared distance on the unit sphere is divided by to give the distance.
+    distance : Distance
     """
 
     rows: npt.NDArray[Any]
@@ -70,7 +90,7 @@ class Batch:
     members: npt.NDArray[np.int64]
     bank_positives: bool
     is_anchor: npt.NDArray[np.uint8]
-    unit: float
+    distance: Distance
 
 
 def make_batch(
@@ -111,16 +131,16 @@ def make_batch(
         members=members.astype(np.int64, copy=False),
         bank_positives=bank_positives,
         is_anchor=is_anchor,
-        unit=DISTANCES[distance],
+        distance=DISTANCES[distance],
     )
 
 
 def embeddings_as(distance: str, rows: npt.NDArray[Any], parts: Parts) -> npt.NDArray[Any]:
-    """Return rows whose squared Euclidean distances are the distances of that name between the given ones.
+    """Return rows whose squared Euclidean distances give the distances of that name between the given ones.
 
     For ``"cosine"``, ``1 - cos(x, y)``, these are the rows at length ``1 / sqrt(2)``, in float64.
     """
-    if distance == "squared_euclidean":
+    if distance != "cosine":
         return rows
     wide = rows.astype(np.float64)
     with np.errstate(over="ignore"):

@@ -244,7 +244,7 @@ def _by_embeddings(
     gradient: npt.NDArray[Any], embeddings: npt.ArrayLike, request: Request
 ) -> npt.NDArray[Any]:
     """Return the gradient by the embeddings, given that by the rows that stand for them."""
-    if request.batch.unit == 1.0:
+    if request.batch.distance.unit == 1.0:
         return gradient
     # Rows are the embeddings at length 1 / sqrt(2).
     rows = request.batch.rows

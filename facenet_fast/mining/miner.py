@@ -107,6 +107,7 @@ class Request:
             low_is_open=rule.band.low_is_open,
             high=rule.band.high,
             reach=rule.reach,
+            root=rule.root,
             skip_hardest=rule.skip_hardest,
             pick=rule.pick,
             n_negatives=rule.n_negatives,
@@ -215,8 +216,10 @@ def mine_triplets(
     margin : float, default 0.2
         In the unit of the distance; positive and finite. Bands other than ``"violating"`` and ``"semi_hard"``
         do not depend on it.
-    distance : {"squared_euclidean", "cosine"}, default "squared_euclidean"
-        ``"cosine"`` is ``1 - cos``: half the squared Euclidean distance of the rows at unit length.
+    distance : {"squared_euclidean", "euclidean", "cosine"}, default "squared_euclidean"
+        ``"euclidean"`` is its root: margins, ends of an `Interval`, ``max_positive_distance`` and means are
+        of distances that are not squared; which row is nearer is decided by the square. ``"cosine"`` is
+        ``1 - cos``: half the squared Euclidean distance of the rows at unit length.
     seed : int, default 0
         In ``[0, 2**64)``. Draw a new one for each batch.
     threads : int, optional
@@ -484,7 +487,7 @@ def check_request(
         bank_positives=bank_positives,
         on_sphere=strategy.pick == "distance_weighted",
     )
-    rule = make_rule(strategy, margin, batch.rows.shape[1], batch.unit)
+    rule = make_rule(strategy, margin, batch.rows.shape[1], batch.distance.unit, batch.distance.root)
     return Request(batch, rule, seed, n_threads, backend)
 
 

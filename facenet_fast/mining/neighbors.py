@@ -102,8 +102,8 @@ def nearest_neighbors(
         Identities of the rows of the database, for ``"same_identity"``.
     query_labels : array_like, shape (n_queries,), optional
         Identities of the queries, for ``"same_identity"`` with a database.
-    distance : {"squared_euclidean", "cosine"}, default "squared_euclidean"
-        ``"cosine"`` is ``1 - cos``.
+    distance : {"squared_euclidean", "euclidean", "cosine"}, default "squared_euclidean"
+        ``"euclidean"`` is its root, ``"cosine"`` is ``1 - cos``.
     threads : int, optional
         Default: as many as OpenMP would use.
     backend : {"native", "reference"}, default "native"
@@ -170,20 +170,21 @@ def nearest_neighbors(
         place = np.empty(n_database, np.int64)
         place[order[:n_database]] = np.arange(n_database)
         excluded = (begins[:, None] <= place) & (place < ends[:, None])
-        return Neighbors(*reference.neighbors(rows[base:], rows[:n_database], k, excluded))
-    indices, distances, bad_row = load_core().neighbors(
-        workspace(),
-        rows,
-        order,
-        base,
-        n_database,
-        begins.astype(np.int64),
-        ends.astype(np.int64),
-        k,
-        n_threads,
-    )
-    raise_bad_row(rows, bad_row, parts)
-    return Neighbors(indices, distances)
+        indices, squared = reference.neighbors(rows[base:], rows[:n_database], k, excluded)
+    else:
+        indices, squared, bad_row = load_core().neighbors(
+            workspace(),
+            rows,
+            order,
+            base,
+            n_database,
+            begins.astype(np.int64),
+            ends.astype(np.int64),
+            k,
+            n_threads,
+        )
+        raise_bad_row(rows, bad_row, parts)
+    return Neighbors(indices, np.sqrt(squared) if DISTANCES[distance].root else squared)
 
 
 def nearest_identities(

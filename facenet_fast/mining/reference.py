@@ -6,6 +6,8 @@ function of (seed, anchor, positive), so it does not matter who computes a pair,
 
 An anchor's *negatives* are the rows of the other identities, in order, less the nearest where the rule skips
 some; a pair's *candidates* are the negatives in the band. Equal distances are in the order of their rows.
+Ranks are by squared distances, and so are ``reach`` and the weights; a rule of roots compares the float64
+roots of squared distances, and the differences of those, with its other numbers.
 
 A uniform pick of a pair (anchor, positive)
     Draw some negatives uniformly, with replacement: those that are candidates and have not been drawn before
@@ -146,7 +148,7 @@ class Mined:
         All pairs that the rule looks at.
     n_candidates : int32 array, shape (n_pairs,)
     sums : (float, float)
-        Sums over the triplets of ``d_ap`` and ``d_an``.
+        Sums over the triplets of ``d_ap`` and ``d_an``, in the unit of the rule.
     """
 
     triplets: npt.NDArray[np.int32]
@@ -173,7 +175,7 @@ def mine(rows: Rows, rule: Rule, seed: int) -> Mined:
 
     def is_candidate(anchor: int, positive: int, other: Any) -> Any:
         d_ap, d_an = squared[anchor][positive], squared[anchor][other]
-        return rule.band.holds(d_ap, d_an) & (d_an < rule.reach)
+        return rule.band.holds(_in_unit(rule, d_ap), _in_unit(rule, d_an)) & (d_an < rule.reach)
 
     def drawn(state: int, anchor: int, i: int) -> int:
         return int(negatives[anchor][draw(state, i, len(negatives[anchor]))])
@@ -249,10 +251,15 @@ def mine(rows: Rows, rule: Rule, seed: int) -> Mined:
         pairs=np.array(mined_pairs, dtype=np.int32).reshape(-1, 2),
         n_candidates=np.array(n_candidates, dtype=np.int32),
         sums=(
-            float(sum(squared[a][p] for a, p, _ in triplets)),
-            float(sum(squared[a][n] for a, _, n in triplets)),
+            float(sum(_in_unit(rule, squared[a][p]) for a, p, _ in triplets)),
+            float(sum(_in_unit(rule, squared[a][n]) for a, _, n in triplets)),
         ),
     )
+
+
+def _in_unit(rule: Rule, squared: Any) -> Any:
+    """Return squared distances as the rule's numbers measure them."""
+    return np.sqrt(squared) if rule.root else squared
 
 
 def _pairs(
@@ -277,7 +284,7 @@ def _pairs(
 
     def is_sound(anchor: int, positive: int) -> bool:
         d_ap = squared[anchor][positive]
-        return bool(d_ap < rule.max_d_ap and d_ap <= limit)
+        return bool(_in_unit(rule, d_ap) < rule.max_d_ap and d_ap <= limit)
 
     if rule.pairs == "each_once":
         return [pair for pair in each_once if is_sound(*pair)]

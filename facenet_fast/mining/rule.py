@@ -19,6 +19,8 @@ class Rule:
     ----------
     pairs, pick, if_empty, n_positives, n_negatives, skip_hardest
         As of `Strategy`.
+    root : bool
+        Whether the numbers of `max_d_ap` and `band` are of roots of squared distances.
     max_d_ap : float
         Pairs are looked at where ``d_ap`` is below this; infinite without such a limit.
     quantile : float
@@ -26,9 +28,9 @@ class Rule:
     band : Interval
         Where a negative is a candidate.
     reach : float
-        And only below this distance.
+        And only below this squared distance.
     weights : Weights or None
-        What ``"distance_weighted"`` picks by.
+        What ``"distance_weighted"`` picks by: weights of squared distances.
     """
 
     pairs: str
@@ -37,6 +39,7 @@ class Rule:
     n_positives: int
     n_negatives: int
     skip_hardest: float
+    root: bool
     max_d_ap: float
     quantile: float
     band: Interval
@@ -49,13 +52,15 @@ class Rule:
         return self.pick == "uniform" and self.skip_hardest == 0 and self.pairs != "moderate_positive"
 
 
-def make_rule(strategy: Strategy, margin: float, size: int, unit: float) -> Rule:
+def make_rule(strategy: Strategy, margin: float, size: int, unit: float, root: bool) -> Rule:
     """Return the rule of a strategy for embeddings of ``size`` numbers.
 
     Parameters
     ----------
     unit : float
-        What a squared distance on the unit sphere is divided by to give the distance: 2 for cosine.
+        What a squared distance on the unit sphere is divided by: 2 for cosine.
+    root : bool
+        Whether the strategy's numbers are of distances that are not squared.
     """
     weighted = strategy.pick == "distance_weighted"
     limit = strategy.max_positive_distance
@@ -66,6 +71,7 @@ def make_rule(strategy: Strategy, margin: float, size: int, unit: float) -> Rule
         n_positives=strategy.n_positives,
         n_negatives=strategy.n_negatives,
         skip_hardest=strategy.skip_hardest,
+        root=root,
         max_d_ap=math.inf if limit is None else limit,
         quantile=1.0 if strategy.positive_quantile is None else strategy.positive_quantile,
         band=strategy.interval(margin),

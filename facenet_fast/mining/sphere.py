@@ -29,14 +29,14 @@ _NEAREST = 2.0**-1000
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of distances ``d``; squared distances on the unit sphere are ``unit * d``.
+    """Weights of squared distances ``d`` of the mined rows; those on the unit sphere are ``unit * d``.
 
     Attributes
     ----------
     size : int
         Dimensions of the sphere's space.
     unit : float
-        1 for squared Euclidean distances, 2 for cosine distances.
+        1 for Euclidean distances, squared or not, 2 for cosine distances.
     lowest, highest : float
         Squared distances on the sphere between which the weight varies; beyond, it is that of the end.
     edges : tuple of float

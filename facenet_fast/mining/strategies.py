@@ -1,6 +1,6 @@
 """The vocabulary of triplet mining: a strategy is pairs x band x pick, and presets carry their paper.
 
-All distances ``d`` are in the unit of `mine_triplets`' ``distance`` (squared Euclidean, or cosine).
+All distances ``d`` are in the unit of `mine_triplets`' ``distance`` (squared Euclidean, Euclidean or cosine).
 
 *Pairs*: which (anchor, positive) pairs are looked at; `PAIRS` explains each word. Screening drops suspicious
 positives first: those at ``max_positive_distance`` or beyond, and those beyond the ``positive_quantile``.

@@ -46,6 +46,8 @@ def assert_equals_reference(
     # To float32 precision, which is that of the rows and not of a difference of theirs.
     rows = np.asarray(embeddings, np.float64)
     longest = 1.0 if options.get("distance") == "cosine" or not rows.size else np.square(rows).sum(1).max()
+    if options.get("distance") == "euclidean":
+        longest = np.sqrt(longest)
     for name in ("mean_d_ap", "mean_d_an"):
         np.testing.assert_allclose(
             getattr(mined, name), getattr(expected, name), rtol=1e-5, atol=1e-6 * longest + 1e-310

@@ -22,7 +22,8 @@ def distances(x: Any, y: Any, distance: str = "squared_euclidean") -> npt.NDArra
     if distance == "cosine":
         x, y = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, y))
         return 1.0 - x @ y.T
-    return np.square(x[:, None] - y[None]).sum(-1)
+    squared = np.square(x[:, None] - y[None]).sum(-1)
+    return np.sqrt(squared) if distance == "euclidean" else squared
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _chosen(
 
 
 def _is_candidate(strategy: Strategy, margin: float, distance: str, d_ap: float, d_an: float) -> bool:
-    on_sphere = 2.0 * d_an if distance == "cosine" else d_an
+    on_sphere = {"squared_euclidean": d_an, "euclidean": d_an**2, "cosine": 2.0 * d_an}[distance]
     if strategy.pick == "distance_weighted" and not on_sphere < strategy.far**2:
         return False
     band = strategy.band

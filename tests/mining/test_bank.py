@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenet_fast import Strategy, count_triplets, mine_triplets
+from facenet_fast import Interval, Strategy, count_triplets, mine_triplets
 from facenet_fast.mining import PRESETS
 from facenet_fast.mining.batch import DISTANCES
 
@@ -236,6 +236,36 @@ def test_cosine_of_any_length_that_is_a_number(scale: float, backend: Any) -> No
     np.testing.assert_allclose([mined.mean_d_ap, mined.mean_d_an], [1.0, (1 - 0.5**0.5 + 0.2) / 2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_root_is_the_same_distance_in_another_unit(backend: Any) -> None:
+    batch, bank = split(clustered(7, 6, 8), 30)
+    bands: list[tuple[Any, Any]] = [
+        *(("hard", "hard"), ("farther", "farther"), ("all", "all")),
+        (Interval(0.25, 1.44, relative=False), Interval(0.5, 1.2, relative=False)),
+    ]
+    for pairs, pick in (
+        ("both_ways", "nearest"),
+        ("moderate_positive", "farthest"),
+        ("each_once", "uniform"),
+    ):
+        for band, same in bands:
+            squared, root = (
+                mine_triplets(
+                    *batch,
+                    bank=bank,
+                    strategy=Strategy(its, pairs, pick, max_positive_distance=limit, skip_hardest=0.1),
+                    distance=distance,
+                    backend=backend,
+                )
+                for its, limit, distance in ((band, 1.21, "squared_euclidean"), (same, 1.1, "euclidean"))
+            )
+            np.testing.assert_array_equal(as_rows(root), as_rows(squared))
+            rows = np.concatenate((batch[0], bank[0])).astype(np.float64)
+            for mean, column in ((root.mean_d_ap, root.positive), (root.mean_d_an, root.negative)):
+                d = np.linalg.norm(rows[root.anchor] - rows[column], axis=1)
+                np.testing.assert_allclose(mean, d.mean() if len(d) else np.nan, rtol=1e-5)
+
+
 def test_cosine_distances_are_half_of_those_at_unit_length(instruction_set: str) -> None:
     embeddings, labels = clustered(7, 6, 8)
     longer = embeddings * np.linspace(0.1, 10, 42, dtype=np.float32)[:, None]
@@ -266,7 +296,7 @@ def test_cosine_distances_are_half_of_those_at_unit_length(instruction_set: str)
             "anchors": st.sampled_from([None, slice(0, 5), slice(1, None, 2)]),
             "bank_positives": st.booleans(),
             "count_candidates": st.booleans(),
-            "distance": st.sampled_from(["squared_euclidean", "cosine"]),
+            "distance": st.sampled_from(sorted(DISTANCES)),
         }
     ),
 )

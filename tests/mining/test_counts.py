@@ -126,26 +126,35 @@ def test_a_stream_lists_what_brute_force_finds(instruction_set: str, name: str) 
             assert len(block) + (after.anchor == after.anchor[:1]).sum() > max_triplets or not len(after)
 
 
-def assert_describes_itself(block: Triplets, embeddings: Any) -> None:
+def assert_describes_itself(block: Triplets, embeddings: Any, distance: str = "squared_euclidean") -> None:
     a, p, n = (np.asarray(embeddings, np.float64)[i] for i in (block.anchor, block.positive, block.negative))
     for column in (block.anchor, block.positive, block.negative):
         assert column.dtype == np.int32
     assert block.candidates is None
     if len(block):
-        np.testing.assert_allclose(block.mean_d_ap, ((a - p) ** 2).sum(1).mean(), rtol=1e-5)
-        np.testing.assert_allclose(block.mean_d_an, ((a - n) ** 2).sum(1).mean(), rtol=1e-5)
+        d_ap, d_an = ((a - p) ** 2).sum(1), ((a - n) ** 2).sum(1)
+        if distance == "euclidean":
+            d_ap, d_an = np.sqrt(d_ap), np.sqrt(d_an)
+        np.testing.assert_allclose(block.mean_d_ap, d_ap.mean(), rtol=1e-5)
+        np.testing.assert_allclose(block.mean_d_an, d_an.mean(), rtol=1e-5)
     else:
         assert np.isnan([block.mean_d_ap, block.mean_d_an]).all()
 
 
 def test_blocks_describe_themselves(instruction_set: str) -> None:
     embeddings, labels = uneven(120, 0.1, 5)
-    for margin, max_triplets in ((0.5, 50), (1e-4, 3), (100.0, 2**22)):
-        options: dict[str, Any] = {"margin": margin, "strategy": "batch_all"}
+    for margin, max_triplets, distance in (
+        (0.5, 50, "squared_euclidean"),
+        (1e-4, 3, "squared_euclidean"),
+        (100.0, 2**22, "squared_euclidean"),
+        (0.2, 2**22, "euclidean"),
+        (10.0, 77, "euclidean"),
+    ):
+        options: dict[str, Any] = {"margin": margin, "strategy": "batch_all", "distance": distance}
         counts = count_triplets(embeddings, labels, **options)
         first = 0
         for block in stream_triplets(embeddings, labels, max_triplets=max_triplets, **options):
-            assert_describes_itself(block, embeddings)
+            assert_describes_itself(block, embeddings, distance)
             n_candidates = counts.n_candidates[first : first + block.n_pairs]
             assert block.n_pairs_with_negative == (n_candidates > 0).sum()
             assert len(block) == n_candidates.sum()
@@ -212,12 +221,13 @@ def test_a_streams_errors_come_at_the_call() -> None:
     anchors=st.sampled_from([None, slice(0, 20), slice(1, None, 3)]),
     max_triplets=st.integers(1, 60),
     seed=st.integers(0, 2**64 - 1),
+    root=st.booleans(),
 )
 def test_a_stream_is_counted_and_every_pick_is_in_it(
-    strategy: Strategy, data: Any, margin: float, max_triplets: int, anchors: Any, seed: int
+    strategy: Strategy, data: Any, margin: float, max_triplets: int, anchors: Any, seed: int, root: bool
 ) -> None:
     batch = tied(data[1], data[3], data[2], seed=data[0])
-    distance = distance_for(strategy)
+    distance = "euclidean" if root and distance_for(strategy) != "cosine" else distance_for(strategy)
     options: dict[str, Any] = {"margin": margin, "seed": seed, "distance": distance, "anchors": anchors}
     counts = attempt(lambda: assert_counts_equal_reference(*batch, strategy=strategy, **options))
     if isinstance(counts, tuple):

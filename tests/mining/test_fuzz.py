@@ -31,6 +31,7 @@ from facenet_fast import (
     stream_triplets,
 )
 from facenet_fast.mining import PRESETS, Triplets
+from facenet_fast.mining.batch import DISTANCES
 from facenet_fast.mining.devices import load_core
 from facenet_fast.mining.neighbors import EXCLUDE
 from facenet_fast.mining.rule import make_rule
@@ -214,7 +215,7 @@ thread_counts = st.one_of(
     st.none(), st.integers(1, 5), st.sampled_from([100_000, 2**31 - 1, 2**31, 2**70, 0, -1]), any_option
 )
 strategies = st.one_of(st.sampled_from(sorted(PRESETS)), any_option)
-distances = st.one_of(st.sampled_from(["squared_euclidean", "cosine", "Cosine", ""]), any_option)
+distances = st.one_of(st.sampled_from([*DISTANCES, "Cosine", ""]), any_option)
 banks = st.one_of(
     any_option,
     st.tuples(any_option, any_option),
@@ -257,7 +258,7 @@ def test_mining_anything(data: st.DataObject, batch: Any, wild: str | None) -> N
         "seed": data.draw(st.integers(0, 2**64 - 1)),
         "threads": data.draw(st.integers(1, 3)),
         "strategy": data.draw(any_strategy),
-        "distance": data.draw(st.sampled_from(["squared_euclidean", "squared_euclidean", "cosine"])),
+        "distance": data.draw(st.sampled_from(sorted(DISTANCES))),
         "bank": bank,
         "bank_positives": data.draw(st.booleans()),
     }
@@ -320,7 +321,7 @@ def test_neighbors_of_anything(data: st.DataObject, n: int, n_more: int | None, 
     options: dict[str, Any] = {
         "k": data.draw(st.integers(1, 14)),
         "threads": data.draw(st.integers(1, 3)),
-        "distance": data.draw(st.sampled_from(["squared_euclidean", "squared_euclidean", "cosine"])),
+        "distance": data.draw(st.sampled_from(sorted(DISTANCES))),
         "exclude": exclude,
     }
     if exclude == "same_identity" or wild in ("labels", "query_labels"):
@@ -354,7 +355,7 @@ def test_neighbors_of_anything(data: st.DataObject, n: int, n_more: int | None, 
 @given(
     data=st.data(),
     n=st.integers(0, 14),
-    distance=mostly(st.sampled_from(["squared_euclidean", "cosine"]), distances),
+    distance=mostly(st.sampled_from(sorted(DISTANCES)), distances),
     k=st.integers(1, 9),
 )
 def test_lookalikes_of_anything(data: st.DataObject, n: int, distance: Any, k: int) -> None:
@@ -491,6 +492,7 @@ RULE: dict[str, Any] = {
     "low_is_open": False,
     "high": 9.0,
     "reach": float("inf"),
+    "root": False,
     "skip_hardest": 0.0,
     "pick": "uniform",
     "n_negatives": 1,
@@ -723,6 +725,7 @@ small = st.integers(-1, N_ROWS + 1)
     margin=st.floats(0.01, 20),
     threads=st.integers(-1, 3),
     bank_positives=st.booleans(),
+    root=st.booleans(),
     repair=st.booleans(),
 )
 def test_the_core_stays_inside_its_arrays(
@@ -734,6 +737,7 @@ def test_the_core_stays_inside_its_arrays(
     margin: float,
     threads: int,
     bank_positives: bool,
+    root: bool,
     repair: bool,
 ) -> None:
     begins = np.array([0, *(sorted(set(offsets) - {-1, N_ROWS + 1}) if repair else offsets), N_ROWS])
@@ -746,7 +750,7 @@ def test_the_core_stays_inside_its_arrays(
         "members": ends if repair else np.array(members, np.int64),
         "is_anchor": np.array(anchors, np.uint8),
         "bank_positives": bank_positives,
-        "rule": core_rule(**numbers_of(strategy, margin)),
+        "rule": core_rule(**numbers_of(strategy, margin, root)),
         "threads": threads,
     }
     order, members = arguments["order"].tolist(), arguments["members"].tolist()
@@ -805,8 +809,8 @@ def test_the_core_writes_inside_what_it_is_told_to() -> None:
     assert (done.returncode, done.stdout) == (0, "inside\n"), done.stderr[-2000:]
 
 
-def numbers_of(strategy: Strategy, margin: float) -> dict[str, Any]:
-    rule = make_rule(strategy, margin, 5, 1.0)
+def numbers_of(strategy: Strategy, margin: float, root: bool) -> dict[str, Any]:
+    rule = make_rule(strategy, margin, 5, 1.0, root)
     weights = rule.weights
     return {
         "pairs": rule.pairs,
@@ -818,6 +822,7 @@ def numbers_of(strategy: Strategy, margin: float) -> dict[str, Any]:
         "low_is_open": rule.band.low_is_open,
         "high": rule.band.high,
         "reach": rule.reach,
+        "root": rule.root,
         "skip_hardest": rule.skip_hardest,
         "pick": rule.pick,
         "n_negatives": rule.n_negatives,

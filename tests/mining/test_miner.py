@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from facenet_fast import Strategy, count_triplets, mine_triplets, stream_triplets
 from facenet_fast.mining import PRESETS
+from facenet_fast.mining.batch import DISTANCES
 
 from .batches import clustered, tied, uneven
 from .contract import BACKENDS, INSTRUCTION_SETS, as_rows, assert_equals_reference, attempt
@@ -51,6 +52,25 @@ def test_equals_reference_by_cosine(instruction_set: str, name: str) -> None:
     options: dict[str, Any] = {"strategy": STRATEGIES[name], "distance": "cosine", "seed": 2**64 - 1}
     for dtype, threads in itertools.product((np.float32, np.float64), (1, 3)):
         assert_equals_reference(embeddings.astype(dtype), labels, margin=0.1, threads=threads, **options)
+
+
+# Every other one: their words meet roots no differently.
+@pytest.mark.parametrize("name", [*STRATEGIES][::2])
+def test_equals_reference_by_root(instruction_set: str, name: str) -> None:
+    options: dict[str, Any] = {"strategy": STRATEGIES[name], "distance": "euclidean", "seed": 8}
+    for (embeddings, labels), dtype in zip(
+        (clustered(9, 7, 33, noise=0.2), clustered(9, 7, 33, noise=0.7)),
+        (np.float64, np.float32),
+        strict=True,
+    ):
+        assert_equals_reference(embeddings.astype(dtype), labels, margin=0.1, threads=2, **options)
+    if distance_for(STRATEGIES[name]) == "cosine":
+        return
+    # Whole distances, of rows on a grid of 3 x 4, that tie with each other and with the edges of bands.
+    rng = np.random.default_rng(6)
+    grid, labels = rng.integers(0, 4, (80, 2)) * np.array([3.0, 4.0]), rng.integers(0, 9, 80)
+    for rows, margin in ((grid, 1.0), (grid / 4, 0.25), (grid * 2.0**-400, 2.0**-400), (0 * grid, 0.5)):
+        assert_equals_reference(rows, labels, margin=margin, threads=3, **options)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -146,7 +166,7 @@ def batches(draw: st.DrawFn) -> tuple[npt.NDArray[Any], list[Any]]:
     batch=batches(),
     strategy=st.one_of(st.sampled_from(sorted(STRATEGIES)).map(STRATEGIES.__getitem__), composed()),
     margin=st.one_of(st.floats(1e-6, 1e6), st.integers(1, 16).map(lambda n: n / 4)),
-    distance=st.sampled_from(["squared_euclidean", "squared_euclidean", "cosine"]),
+    distance=st.sampled_from(sorted(DISTANCES)),
     seed=st.integers(0, 2**64 - 1),
     threads=st.integers(1, 4),
     count_candidates=st.booleans(),
@@ -350,13 +370,16 @@ def test_threads_may_mine_at_the_same_time() -> None:
         ({"embeddings": np.ones((30, 0))}, ValueError, r"got \(30, 0\)"),
         ({"embeddings": np.ones((30, 4, 2))}, ValueError, r"got \(30, 4, 2\)"),
         *(
-            ({"distance": word}, ValueError, f"must be one of squared_euclidean, cosine; got {word!r}")
-            for word in ("euclidean", "Cosine", None, 2)
+            ({"distance": word}, ValueError, f"of squared_euclidean, euclidean, cosine; got {word!r}")
+            for word in ("l2", "Cosine", None, 2)
         ),
-        (
-            {"strategy": "distance_weighted", "embeddings": np.full((30, 4), 0.6)},
-            ValueError,
-            "needs embeddings of norm 1, or distance='cosine'.*row 0 of embeddings has norm 1.2$",
+        *(
+            (
+                {"strategy": "distance_weighted", "embeddings": np.full((30, 4), 0.6), "distance": distance},
+                ValueError,
+                "needs embeddings of norm 1, or distance='cosine'.*row 0 of embeddings has norm 1.2$",
+            )
+            for distance in ("squared_euclidean", "euclidean")
         ),
         (
             {"strategy": "distance_weighted", "embeddings": np.diag(np.where(np.arange(30) == 7, 0.9, 1))},

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facenet_fast import Neighbors, mine_triplets, nearest_identities, nearest_neighbors
+from facenet_fast.mining.batch import DISTANCES
 from facenet_fast.mining.neighbors import EXCLUDE
 
 from .batches import clustered, tied
@@ -81,7 +82,7 @@ def some_options(exclude: str | None, n_queries: int, n_database: int, own: bool
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("exclude", [None, *EXCLUDE])
 def test_neighbors_are_those_of_brute_force(exclude: str | None, distance: str, backend: Any) -> None:
     queries, database = rows_of(40, 9), rows_of(63, 9)
@@ -154,7 +155,7 @@ def test_equals_reference(instruction_set: str, exclude: str | None, distance: s
 @pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-40, 1e-19, 1e19, 1e140])
 def test_long_and_short_rows(instruction_set: str, scale: float) -> None:
     rows = rows_of(60, 12).astype(np.float64) * scale
-    for distance in ("squared_euclidean", "cosine"):
+    for distance in DISTANCES:
         assert_equals_reference(rows, None, 5, distance=distance)
         assert_equals_reference(rows[:20], rows[20:], 5, distance=distance)
 
@@ -228,7 +229,7 @@ def test_any_rows_equal_reference(data: st.DataObject) -> None:
     options: dict[str, Any] = {
         "exclude": exclude,
         "k": data.draw(st.integers(1, 50)),
-        "distance": data.draw(st.sampled_from(["squared_euclidean", "squared_euclidean", "cosine"])),
+        "distance": data.draw(st.sampled_from(sorted(DISTANCES))),
     }
     if exclude == "same_identity":
         options["labels"] = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
@@ -247,7 +248,7 @@ def test_any_rows_equal_reference(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_nothing_to_find(distance: str, backend: Any) -> None:
     rows = rows_of(5, 3)
     for queries, database in ((rows[:0], rows), (rows, rows[:0]), (rows[:0], rows[:0]), (rows[:0], None)):
@@ -277,6 +278,9 @@ def test_what_is_excluded(backend: Any) -> None:
     same_row = nearest_neighbors(rows, rows[:2], exclude="same_row", **options)
     assert same_row.indices.tolist() == [[1, -1], [0, -1], [1, 0], [1, 0]]
     assert same_row.distances.tolist() == [[1.0, np.inf], [1.0, np.inf], [4.0, 9.0], [4.0, 9.0]]
+    roots = nearest_neighbors(rows, rows[:2], exclude="same_row", distance="euclidean", **options)
+    assert roots.indices.tolist() == same_row.indices.tolist()
+    assert roots.distances.tolist() == [[1.0, np.inf], [1.0, np.inf], [2.0, 3.0], [2.0, 3.0]]
     names = ["ann", "bob", "ann", "bob"]
     same = nearest_neighbors(rows, exclude="same_identity", labels=names, **options)
     assert same.indices.tolist() == [[1, 3], [0, 2], [3, 1], [2, 0]]
@@ -378,8 +382,8 @@ SAME = {"exclude": "same_identity"}
         ({"k": None}, TypeError, "k must be a whole number; got None"),
         ({"threads": 0}, ValueError, "threads must be in"),
         ({"threads": "all"}, TypeError, "threads must be a whole number; got 'all'"),
-        ({"distance": "euclidean"}, ValueError, "must be one of squared_euclidean, cosine; got 'euclidean'"),
-        ({"distance": None}, ValueError, "distance must be one of squared_euclidean, cosine; got None"),
+        ({"distance": "l2"}, ValueError, "must be one of squared_euclidean, euclidean, cosine; got 'l2'"),
+        ({"distance": None}, ValueError, "must be one of squared_euclidean, euclidean, cosine; got None"),
         ({"exclude": "self"}, ValueError, "must be one of none, same_row, same_identity; got 'self'"),
         ({"exclude": True}, ValueError, "exclude must be one of none, same_row, same_identity; got True"),
         (SAME, ValueError, "exclude='same_identity' needs labels, and query_labels if there is a database"),
@@ -432,7 +436,7 @@ def test_more_rows_than_can_be_numbered() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_lookalikes_are_those_of_brute_force(distance: str, dtype: type, backend: Any) -> None:
     embeddings, codes = clustered(12, 5, 9, noise=1.0)
@@ -511,7 +515,7 @@ def test_few_identities(backend: Any) -> None:
         (
             {"distance": "manhattan"},
             ValueError,
-            "distance must be one of squared_euclidean, cosine; got 'manh",
+            "distance must be one of squared_euclidean, euclidean, cosine; got 'manh",
         ),
         ({"threads": 0}, ValueError, "threads must be in"),
     ],

@@ -83,6 +83,41 @@ def test_bands_by_hand(band: str | Interval, expected: set[int], backend: Any) -
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
+    ("band", "expected"),
+    [
+        # Anchor 0, positive 2, so d_ap = 3; negatives at 0.5, 1, 1.5, 2, 6; margin 3.
+        ("violating", {4, 5, 6, 7}),
+        ("semi_hard", set()),
+        ("farther", {8}),
+        ("hard", {4, 5, 6, 7}),
+        (Interval(-2.0, -1.0), {5, 6}),
+        (Interval(-2.0, -1.0, low_is_open=True), {6}),
+        (Interval(-3.0, -1.5), {4, 5}),
+        (Interval(-9.0, -2.5), set()),
+        (Interval(high=-3.0), set()),
+        (Interval(3.0), {8}),
+        (Interval(3.0, low_is_open=True), set()),
+        (Interval(0.5, 2.0, relative=False), {4, 5, 6}),
+        (Interval(0.5, 2.0, relative=False, low_is_open=True), {5, 6}),
+        (Interval(-1.0, relative=False), {4, 5, 6, 7, 8}),
+        (Interval(high=-1.0, relative=False), set()),
+    ],
+)
+def test_bands_of_roots_by_hand(band: str | Interval, expected: set[int], backend: Any) -> None:
+    strategy = Strategy(band, n_negatives=9, max_positive_distance=3.5)
+    options: dict[str, Any] = {"distance": "euclidean", "margin": 3.0, "anchors": [0], "backend": backend}
+    mined = mine_triplets(LINE, WHO, strategy=strategy, **options)
+    assert {n for a, p, n in as_rows(mined).tolist() if p == 2} == expected
+    assert mined.n_pairs == 2  # the third positive is at 4
+    if band == "farther":
+        assert [(p, n) for _, p, n in as_rows(mined).tolist() if p == 2] == [(2, 8)]
+        # Of (0, 1) the negatives at 1.5, 2 and 6.
+        np.testing.assert_allclose(mined.mean_d_ap, (1.0 + 1.0 + 1.0 + 3.0) / 4, rtol=1e-6)
+        np.testing.assert_allclose(mined.mean_d_an, (1.5 + 2.0 + 6.0 + 6.0) / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         # d_ap from 0: 1, 9, 16; from 1: 1, 4, 25; from 3: 9, 4, 49; from -4: 16, 25, 49.
@@ -214,6 +249,7 @@ def test_a_strategy_does_what_its_words_say(name: str, backend: Any) -> None:
         facts = check(embeddings, labels, strategy, backend, seed=seed)
         n_candidates += sum(map(len, facts.candidates.values()))
         check(embeddings * np.float32(3), labels, strategy, backend, distance="cosine", margin=0.1)
+    check(embeddings, labels, strategy, backend, distance="euclidean", margin=0.1)
     assert n_candidates > 0
     if strategy.pick != "distance_weighted":
         embeddings, labels = uneven(50, 0.2, 3)
@@ -226,6 +262,7 @@ def test_ties_are_in_the_order_of_the_rows(name: str, backend: Any) -> None:
     for n_identities in (3, 12):
         embeddings, labels = tied(50, n_identities)
         check(embeddings, labels, STRATEGIES[name], backend, margin=0.5)
+    check(2 * embeddings, labels, STRATEGIES[name], backend, margin=0.5, distance="euclidean")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
