@@ -51,8 +51,10 @@ def loss_by_anchor(
 
     Raises
     ------
-    tf.errors.InvalidArgumentError
+    ValueError
         If the miner refuses the batch; the message is its own.
+    tf.errors.InvalidArgumentError
+        Likewise, in a `tf.function`.
     """
     # For the cosine, rows whose squared distances are what is asked for.
     rows, distance = rows_of_distance(embeddings, recipe.distance)

@@ -69,9 +69,10 @@ def triplet_loss(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If shapes do not fit, a word is unknown, or the margin is not positive.
+        If shapes do not fit, a word is unknown, or the margin is not positive; or if the miner refuses the
+        batch: ``"distance_weighted"`` wants rows at unit length.
     tf.errors.InvalidArgumentError
-        If the miner refuses the batch: ``"distance_weighted"`` wants rows at unit length.
+        For that last reason, in a `tf.function`.
 
     References
     ----------
