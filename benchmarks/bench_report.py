@@ -22,6 +22,8 @@ TINY = report.Scope(
     peer_sizes=((12, 4, 32),),
     strategy_sizes=((12, 4, 32),),
     neighbor_sizes=((12, 4, 32),),
+    loss_sizes=((12, 4, 32),),
+    loss_peer_sizes=((12, 4, 32),),
     n_processes=1,
     n_turns=1,
     n_identities=(3,),
@@ -31,7 +33,8 @@ TINY = report.Scope(
 
 
 @pytest.mark.parametrize(
-    "section", [name for name in report.SECTIONS if name not in ("peers", "growth", "tensorflow")]
+    "section",
+    [name for name in report.SECTIONS if name not in ("peers", "loss-peers", "growth", "tensorflow")],
 )
 def test_sections(section: str) -> None:
     text = report.SECTIONS[section](TINY)

@@ -16,13 +16,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from facenet_fast import mine_triplets
+from facenet_fast import BatchAllLoss, batch_all_loss, mine_triplets
 
+from .loss_rules import MARGINS, judge_some_rows
+from .losses import RIVALS as LOSS_RIVALS
 from .neighbors import RIVALS as NEIGHBOR_RIVALS
 from .regimes import REGIMES, Regime, pool
 from .rivals import RIVALS, prepare_predecessors_loop
@@ -225,18 +228,68 @@ def measure_memory(rival: str, shape: Shape, regime: Regime, n_threads: int) -> 
     Its copies of the batch, its results and whatever stays allocated for the next call are counted. None
     where the system does not tell.
     """
-    if not Path("/proc/self/clear_refs").exists():
-        return None
     prepare = next(r for r in RIVALS if r.name == rival).prepare
-    prepare(*pool(4, 4, shape[2], regime), n_threads)()
+    return _extra_bytes(lambda rows, labels: prepare(rows, labels, n_threads), shape, regime)
+
+
+def measure_losses(
+    shape: Shape,
+    regime: Regime,
+    distance: str,
+    n_threads: int,
+    seconds: float,
+    n_turns: int,
+    with_one_thread: bool,
+) -> dict[str, Any]:
+    """Time the loss over all violating triplets beside the matrix product; with them, the violating share."""
     rows, labels = pool(*shape, regime)
-    _give_memory_back()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _peak_bytes()
-    answer = prepare(rows, labels, n_threads)()
-    extra = _peak_bytes() - before
-    del answer
-    return extra
+
+    def sum_up(threads: int) -> BatchAllLoss:
+        return batch_all_loss(rows, labels, margin=MARGINS[distance], distance=distance, threads=threads)
+
+    found = sum_up(n_threads)
+    judge_some_rows(found, rows, labels, distance)
+    contestants: dict[str, Contestant] = {}
+    for threads in (n_threads, 1) if with_one_thread else (n_threads,):
+        contestants[f"loss@{threads}"] = Contestant(partial(sum_up, threads))
+        contestants[f"product@{threads}"] = matrix_product(rows, threads)
+    timings = take_turns(contestants, seconds, n_turns)
+    n, k = len(rows), shape[1]
+    share = found.n_triplets / (n * (k - 1) * (n - k))
+    return {**{name: asdict(timing) for name, timing in timings.items()}, "share": share}
+
+
+def measure_loss_peers(
+    shape: Shape,
+    regime: Regime,
+    distance: str,
+    n_threads: int,
+    seconds: float,
+    n_turns: int,
+    memory_limit: float,
+) -> dict[str, Any]:
+    """Time every loss that can be computed here, its answer judged; say why the others cannot."""
+    rows, labels = pool(*shape, regime)
+    found: dict[str, Any] = {}
+    contestants: dict[str, Contestant] = {}
+    # This library last, as in `measure_peers`.
+    for rival in sorted(LOSS_RIVALS, key=lambda rival: rival.name.startswith("facenet-fast")):
+        reason = rival.why_not(len(rows), shape[1], memory_limit)
+        if reason:
+            found[rival.name] = {"reason": reason}
+            continue
+        compute = rival.prepare(rows, labels, distance, n_threads)
+        rival.judge(compute(), shape, regime, distance)
+        contestants[rival.name] = Contestant(compute)
+    return found | {name: asdict(t) for name, t in take_turns(contestants, seconds, n_turns).items()}
+
+
+def measure_loss_memory(
+    rival: str, shape: Shape, regime: Regime, distance: str, n_threads: int
+) -> float | None:
+    """Return by how many bytes a loss and its gradient raise the peak of a process, as `measure_memory`."""
+    prepare = next(r for r in LOSS_RIVALS if r.name == rival).prepare
+    return _extra_bytes(lambda rows, labels: prepare(rows, labels, distance, n_threads), shape, regime)
 
 
 def measure_beside_tensorflow(
@@ -278,6 +331,22 @@ def _scaled(timing: Timing, factor: float) -> Timing:
     return Timing(timing.median * factor, timing.least * factor, timing.n_calls)
 
 
+def _extra_bytes(
+    prepare: Callable[[Rows, Any], Callable[[], Any]], shape: Shape, regime: Regime
+) -> float | None:
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    prepare(*pool(4, 4, shape[2], regime))()
+    rows, labels = pool(*shape, regime)
+    _give_memory_back()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _peak_bytes()
+    answer = prepare(rows, labels)()
+    extra = _peak_bytes() - before
+    del answer
+    return extra
+
+
 def _give_memory_back() -> None:
     """Return to the system what making the batch left in the heap: it would serve the rival uncounted."""
     gc.collect()
@@ -308,6 +377,9 @@ JOBS: dict[str, Callable[..., Any]] = {
         measure_strategies,
         measure_neighbors,
         measure_memory,
+        measure_losses,
+        measure_loss_peers,
+        measure_loss_memory,
         measure_beside_tensorflow,
         describe_machine,
     )

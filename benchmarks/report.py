@@ -7,6 +7,7 @@ caches that another left; within one, contestants take turns (timing.py). `SECTI
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import statistics
@@ -16,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .jobs import STRATEGIES, Shape, run
+from .loss_rules import MARGINS
+from .losses import BASES, NATIVE, PEER_DISTANCE
+from .losses import RIVALS as LOSS_RIVALS
 from .plots import Curves, plot_growth
-from .regimes import REGIMES
+from .regimes import LOSS_REGIMES, REGIMES
 from .rivals import RIVALS, say_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +46,8 @@ class Scope:
     peer_sizes: tuple[Shape, ...] = ((45, 10, 128), (450, 4, 128), (45, 40, 128), (450, 40, 128))
     strategy_sizes: tuple[Shape, ...] = ((45, 40, 128), (450, 40, 128))
     neighbor_sizes: tuple[Shape, ...] = ((45, 40, 128), (450, 40, 128))
+    loss_sizes: tuple[Shape, ...] = ((45, 40, 128), (45, 40, 512), (500, 40, 128))
+    loss_peer_sizes: tuple[Shape, ...] = ((32, 4, 128), (45, 10, 128), (45, 40, 128))
     n_identities: tuple[int, ...] = (3, 6, 12, 25, 45, 90, 180, 450)
     embedding_sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     n_images: tuple[int, ...] = (2, 4, 10, 20, 40, 100, 200)
@@ -52,7 +58,7 @@ class Scope:
     def memory_limit(self) -> float:
         """Bytes that a rival may need: half of what is free."""
         if self.seconds < 1:
-            return 1e9
+            return 2e9
         found = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
         return float(found[1]) * 512 if found else 4e9
 
@@ -67,6 +73,7 @@ def quick(n_threads: int, write: bool) -> Scope:
         peer_sizes=((45, 10, 128), (45, 40, 128)),
         strategy_sizes=((45, 40, 128),),
         neighbor_sizes=((45, 40, 128), (90, 40, 128)),
+        loss_peer_sizes=((32, 4, 128), (45, 10, 128)),
         n_identities=(6, 45, 90),
         embedding_sizes=(32, 128, 512),
         n_images=(4, 40, 200),
@@ -253,6 +260,108 @@ def neighbors(scope: Scope) -> str:
     return _table(header, [[name, *texts] for name, texts in cells.items()])
 
 
+def losses(scope: Scope) -> str:
+    """Compare the loss over every triplet, and its gradient, with the matrix product."""
+    n = scope.n_threads
+    rows = []
+    for shape in scope.loss_sizes:
+        is_large = shape[0] * shape[1] > 10_000
+        for distance in MARGINS:
+            for regime in LOSS_REGIMES:
+                found = run(
+                    "measure_losses",
+                    n,
+                    shape=shape,
+                    regime=regime,
+                    distance=distance,
+                    # A large one's calls take seconds each, and one alone says little.
+                    seconds=scope.seconds * (8 if is_large else 1),
+                    n_turns=min(scope.n_turns, 3) if is_large else scope.n_turns,
+                    with_one_thread=not is_large,
+                )
+                extra = run(
+                    "measure_loss_memory", n, rival=NATIVE, shape=shape, regime=regime, distance=distance
+                )
+                share = found.pop("share")
+                ms = {name: timing["median"] * 1e3 for name, timing in found.items()}
+                own, alone = ms[f"loss@{n}"], ms.get("loss@1")
+                rows.append(
+                    [
+                        _shape(shape),
+                        distance.replace("_", " "),
+                        regime,
+                        f"{share * 100:.1f} %",
+                        _ms(own),
+                        f"{own / ms[f'product@{n}']:.2f}",
+                        *(
+                            (_ms(alone), f"{alone / ms['product@1']:.2f}", f"{alone / own:.2f}")
+                            if alone
+                            else ("", "", "")
+                        ),
+                        "-" if extra is None else f"{extra / 1e6:,.0f}",
+                    ]
+                )
+    header = (
+        f"P x K x D|distance|regime|violate|ms|times `sgemm`|ms, 1 thread|times `sgemm`, 1 thread|"
+        f"faster with {n} threads|extra MB"
+    )
+    return _table(header.split("|"), rows)
+
+
+def loss_peers(scope: Scope) -> str:
+    """Compare losses with what people use today; every answer has been judged."""
+    cells: dict[str, list[str]] = {rival.name: [] for rival in LOSS_RIVALS}
+    notes = {}
+    for shape in scope.loss_peer_sizes:
+        of_shape: dict[str, list[str]] = {name: [] for name in cells}
+        for regime in LOSS_REGIMES:
+            found = run(
+                "measure_loss_peers",
+                scope.n_threads,
+                shape=shape,
+                regime=regime,
+                distance=PEER_DISTANCE,
+                seconds=scope.seconds,
+                n_turns=scope.n_turns,
+                memory_limit=scope.memory_limit,
+            )
+            for rival in LOSS_RIVALS:
+                result = found[rival.name]
+                if "reason" in result:
+                    if "installed" in result["reason"]:
+                        notes[rival.name] = result["reason"]
+                    text = "-" if rival.name in notes else result["reason"]
+                else:
+                    base = found[BASES[rival.definition]]
+                    ratio = result["median"] / base["median"] if "median" in base else math.nan
+                    text = f"{_ms(result['median'] * 1e3)} ({_multiple(ratio)})"
+                of_shape[rival.name].append(text)
+        for name, texts in of_shape.items():
+            cells[name].append(" / ".join(dict.fromkeys(texts)))
+    memory_shape = (45, 10, 128)
+    for rival in LOSS_RIVALS:
+        if rival.why_not(450, 10, scope.memory_limit):
+            cells[rival.name].append("-")
+            continue
+        extra = run(
+            "measure_loss_memory",
+            scope.n_threads,
+            rival=rival.name,
+            shape=memory_shape,
+            regime="untrained",
+            distance=PEER_DISTANCE,
+        )
+        cells[rival.name].append("-" if extra is None else say_bytes(extra))
+    header = [
+        "",
+        "mean over",
+        *(f"{_shape(shape)}, ms" for shape in scope.loss_peer_sizes),
+        f"extra memory, {_shape(memory_shape)}",
+    ]
+    table = _table(header, [[rival.name, rival.definition, *cells[rival.name]] for rival in LOSS_RIVALS])
+    return table + "".join(f"\n\n{name}: {reason}." for name, reason in notes.items())
+
+
 def tensorflow(scope: Scope) -> str:
     """Say what a train step and mining do to each other."""
     rows = []
@@ -332,6 +441,8 @@ SECTIONS: dict[str, Callable[[Scope], str]] = {
     "peers": peers,
     "strategies": strategies,
     "neighbors": neighbors,
+    "losses": losses,
+    "loss-peers": loss_peers,
     "tensorflow": tensorflow,
     "growth": growth,
 }
@@ -362,6 +473,10 @@ def _shape(shape: Shape) -> str:
 def _ms(milliseconds: float) -> str:
     digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
     return f"{milliseconds:,.{digits}f}"
+
+
+def _multiple(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
 def _percent(one: float, other: float) -> str:

@@ -58,11 +58,15 @@ class Rival:
 
     def why_not(self, n_rows: int, n_images: int, memory_limit: float) -> str:
         """Return why this rival cannot mine such a batch here; empty if it can."""
-        missing = [package for package in self.packages if find_spec(package) is None]
-        if missing:
-            return f"{' and '.join(missing)} not installed (extra `bench`)"
-        needed = self.n_bytes(n_rows, n_images)
-        return f"needs {say_bytes(needed)}" if needed > memory_limit else ""
+        return why_not(self.packages, self.n_bytes(n_rows, n_images), memory_limit)
+
+
+def why_not(packages: tuple[str, ...], n_bytes: float, memory_limit: float) -> str:
+    """Return why something that needs these packages and so much memory cannot run here; empty if it can."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed (extra `bench`)"
+    return f"needs {say_bytes(n_bytes)}" if n_bytes > memory_limit else ""
 
 
 def say_bytes(n: float) -> str:

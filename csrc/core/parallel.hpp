@@ -32,9 +32,9 @@ inline void release_threads() noexcept {
 }
 
 // Calls body(i, thread) for every i in [0, n), handing out chunk numbers at a time, in order: a body may wait for what one with
-// a smaller i does. thread is below n_threads. The body must not throw. Other threads than the caller's compute in the default floating-point environment; the caller sees to
-// its own. Thread sanitizers understand the standard library's threads and not those of OpenMP runtimes, so the
-// sanitized build (FACENET_FAST_STD_THREADS) runs the same bodies on the former.
+// a smaller i does. thread is below n_threads. The body must not throw. Other threads than the caller's compute in the default
+// floating-point environment; the caller sees to its own. Thread sanitizers understand the standard library's threads and not
+// those of OpenMP runtimes, so the sanitized build (FACENET_FAST_STD_THREADS) runs the same bodies on the former.
 template <class Body>
 void parallel_for(int n_threads, std::size_t n, std::size_t chunk, const Body& body) {
     if (n_threads == 1 || n <= chunk) {

@@ -81,8 +81,8 @@ void make_centre(const Scalar* values, std::size_t n, std::span<double> centre) 
 //   u, u and 2 u times it: the norms' rounding, their sum's, and the result's (at most 2 (|a|^2 + |b|^2));
 //   4 u |a||b| <= 2 u times it: a', b' for a, b in the product.
 // That is below (D + 6) u / (1 - D u); 16 instead of 6 leaves room for what float64 rounds away here and in the
-// specification, and for kSmallestCoordinate; what float64 rounds where the centre is taken off is of its size, too. The other row's squared norm is at most the longest row's, and a decision
-// compares two distances, d_ap and d_an: twice the bound.
+// specification and where the centre is taken off, and for kSmallestCoordinate. The other row's squared norm is at most the
+// longest row's, and a decision compares two distances, d_ap and d_an: twice the bound.
 double uncertainty_per_squared_norm(std::size_t size) noexcept {
     const double error = (static_cast<double>(size) + 16.0) * 0x1p-24;
     return error < 0.5 ? 2.0 * error / (1.0 - error) : std::numeric_limits<double>::infinity();

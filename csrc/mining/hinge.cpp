@@ -156,7 +156,7 @@ class Summing {
     std::size_t begin_of(std::size_t block) const noexcept { return block * kBlockSide; }
     std::size_t end_of(std::size_t block) const noexcept { return std::min((block + 1) * kBlockSide, n_rows_); }
 
-    // Every two blocks meet once, in rounds in which each block meets one. A block's meetings follow each other, whichever thread
+    // Every two blocks meet once, in rounds in which each meets one. A block's meetings follow each other, whichever thread
     // has them: what is added to a row's sums is added in one order. A round need not be over for the next to begin.
     void meet_columns() {
         const std::size_t n_tile_rows = (kBlockSide + kernels_.tile_rows - 1) / kernels_.tile_rows * kernels_.tile_rows;
@@ -326,7 +326,7 @@ class Summing {
 
     float* gradient_of(std::size_t row) const noexcept { return gradient_.data() + row * stride_; }
 
-    // From how often each rank was found to how many negatives each pair has, and from weighted sums of the others to differences.
+    // From how often each rank was found to how many negatives each pair has, and from sums of weighted rows to differences.
     void finish(std::size_t row) const noexcept {
         const auto counts = counts_of(row);
         std::int64_t n_triplets = 0;
@@ -336,7 +336,7 @@ class Summing {
             const double d_ap = in_unit(d_ap_[pairs_.first(row) + rank - 1]);
             losses_[row] += static_cast<double>(counts[rank]) * (d_ap + request_.margin);
         }
-        losses_[row] = std::max(losses_[row], 0.0);  // which float32 may miss by a little
+        losses_[row] = std::max(losses_[row], 0.0);  // which rounding may miss by a little
         n_triplets_[row] = n_triplets;
         float* gradient = gradient_of(row);
         const auto weight = static_cast<float>(weight_sums_[row]);

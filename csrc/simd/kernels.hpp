@@ -39,8 +39,8 @@ inline constexpr std::size_t kBitColumns = 64 * kBitWords;
 // Columns whose thresholds lie side by side.
 inline constexpr std::size_t kGroupColumns = 16;
 
-// Limits of distances, falling, n of them after one that is above all distances: a distance is below the first so many, which is
-// its rank. Those of a row lie one after the other. In a group of columns, those of one rank lie side by side, and the first
+// Limits of distances, falling, n of them after one that is above all distances: a distance is below the first so many, its
+// rank. Those of a row lie one after the other. In a group of columns, those of one rank lie side by side, and the first
 // n_of_all ranks are ranks of each.
 struct Thresholds {
     const float *high, *low;  // low may be null: then no distance is below any of those
@@ -58,8 +58,8 @@ struct Ranking {
     float doubt;      // what float32 leaves in doubt about a distance
     float too_short;  // distances below this are in doubt, too; positive where root is asked for
     bool root;        // weights are divided by twice the distance's root, and the root is what is summed up
-    // How many distances have each high rank, less those that have it as their low rank: of the row, and of each column. That of
-    // rank 0 is left as it is. column_counts may be null: then the columns' sums are not made either.
+    // How many distances have each high rank, less those that have it as their low rank: of the row, and of each column. The
+    // number of rank 0 means nothing. column_counts may be null: then the columns' sums are not made either.
     std::uint32_t* row_counts;
     std::uint32_t* const* column_counts;
     float *column_sums, *column_weight_sums;

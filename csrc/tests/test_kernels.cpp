@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 #include <string>
@@ -332,6 +333,231 @@ void test_count(const simd::Kernels& kernels) {
     }
 }
 
+// No distance at all.
+constexpr float kFar = 0x1p40F;
+
+// Falling thresholds of n ranks, after one above all, from a handful of values or from many.
+std::vector<float> random_thresholds(std::size_t n, bool few) {
+    std::vector<float> values(n);
+    for (float& value : values) { value = few ? 0.25F * static_cast<float>(chance()() % 8) : 1.0F + uniform(); }
+    std::ranges::sort(values, std::greater());
+    values.insert(values.begin(), -simd::kNoLow);
+    return values;
+}
+
+// Those that are lower, each by something; none where there are to be none.
+std::vector<float> lower_thresholds(std::vector<float> values, bool few) {
+    for (std::size_t i = 1; i < values.size(); ++i) { values[i] -= few ? 0.25F : 0.1F * std::fabs(uniform()); }
+    std::ranges::sort(values, std::greater());
+    return values;
+}
+
+// What a row or a column thinks of a distance, by a look at each threshold.
+struct Opinion {
+    std::size_t high = 0, low = 0;
+    bool is_doubtful = false;
+
+    Opinion(float distance, float doubt, const std::vector<float>& highs, const std::vector<float>& lows) {
+        const auto rank = [&](const std::vector<float>& thresholds) {
+            std::size_t n = 0;
+            for (std::size_t i = 1; i < thresholds.size(); ++i) {
+                n += distance < thresholds[i] ? 1 : 0;
+                is_doubtful = is_doubtful || (distance - doubt < thresholds[i] && thresholds[i] < distance + doubt);
+            }
+            return n;
+        };
+        high = rank(highs);
+        low = rank(lows);
+    }
+    double n() const { return static_cast<double>(high) - static_cast<double>(low); }
+};
+
+// Thresholds of a group side by side.
+Exactly<float> side_by_side(const std::vector<std::vector<float>>& lanes, std::size_t n) {
+    Exactly<float> values((n + 1) * simd::kGroupColumns, simd::kNoLow);
+    for (std::size_t lane = 0; lane < lanes.size(); ++lane) {
+        for (std::size_t i = 0; i < lanes[lane].size(); ++i) { values[i * simd::kGroupColumns + lane] = lanes[lane][i]; }
+    }
+    return values;
+}
+
+struct RankCase {
+    std::size_t n_groups, most;  // thresholds
+    bool few, has_low, root, for_columns;
+    float doubt;
+};
+
+void test_rank_once(const simd::Kernels& kernels, const RankCase& its) {
+    const std::string what = std::string(kernels.name) + " rank, thresholds " + std::to_string(its.most) + ", groups " +
+                             std::to_string(its.n_groups) + (its.has_low ? ", low" : "") + (its.root ? ", root" : "") +
+                             (its.for_columns ? ", columns" : "");
+    const std::size_t n = its.n_groups * simd::kGroupColumns;
+    const float too_short = its.root ? 0.125F : -kFar;
+    const auto lows_of = [&](const std::vector<float>& highs) {
+        return its.has_low ? lower_thresholds(highs, its.few) : std::vector<float>{};
+    };
+    const auto highs = random_thresholds(chance()() % 2 == 0 ? its.most : chance()() % (its.most + 1), its.few);
+    const auto lows = lows_of(highs);
+    std::vector<std::vector<float>> column_highs, column_lows;
+    std::vector<Exactly<float>> group_highs, group_lows;
+    const Exactly<simd::Thresholds> columns(its.n_groups);
+    for (std::size_t group = 0; group < its.n_groups; ++group) {
+        // All as many, or each another number, or none.
+        const std::size_t way = chance()() % 4, usual = way == 0 ? 0 : 1 + chance()() % (its.most + 1);
+        std::size_t most = 0, least = its.most + 1;
+        for (std::size_t lane = 0; lane < simd::kGroupColumns; ++lane) {
+            const std::size_t n_its = way == 1 ? chance()() % (its.most + 1) : std::min(usual, its.most);
+            most = std::max(most, n_its);
+            least = std::min(least, n_its);
+            column_highs.push_back(random_thresholds(n_its, its.few));
+            column_lows.push_back(lows_of(column_highs.back()));
+        }
+        const auto last = static_cast<std::ptrdiff_t>(simd::kGroupColumns);
+        group_highs.push_back(side_by_side({column_highs.end() - last, column_highs.end()}, most));
+        group_lows.push_back(side_by_side({column_lows.end() - last, column_lows.end()}, most));
+        columns[group] = {nullptr, nullptr, most, least};
+    }
+    for (std::size_t group = 0; group < its.n_groups; ++group) {
+        columns[group].high = group_highs[group].data();
+        columns[group].low = its.has_low ? group_lows[group].data() : nullptr;
+    }
+
+    const Exactly<float> distances(n);
+    for (std::size_t i = 0; i < n; ++i) {
+        distances[i] = its.few ? 0.25F * static_cast<float>(chance()() % 10) : 1.2F + 1.2F * uniform();
+        // Float32 may have found less than nothing. Some groups are all far, and some all near.
+        if (chance()() % 8 == 0) { distances[i] = chance()() % 2 == 0 ? kFar : -1e-6F; }
+        if (i / simd::kGroupColumns % 5 == 3) { distances[i] = 5.0F; }
+        if (i / simd::kGroupColumns % 5 == 4) { distances[i] = 0.13F; }
+    }
+    const std::vector<float> before(distances.data(), distances.data() + n);
+    const auto weights = random_floats(n);
+    const float row_weight = uniform();
+    const Exactly<std::uint32_t> row_counts(highs.size(), 7);
+    std::vector<Exactly<std::uint32_t>> counts;
+    for (const auto& its_highs : column_highs) { counts.emplace_back(its_highs.size(), 9U); }
+    const Exactly<std::uint32_t*> column_counts(n);
+    for (std::size_t i = 0; i < n; ++i) { column_counts[i] = counts[i].data(); }
+    const Exactly<float> sums(n, 0.5F), weight_sums(n, 0.25F);
+    const Exactly<std::uint16_t> doubtful(its.n_groups, 0xABCD);
+    const simd::RankSums got = kernels.rank({distances.data(), its.n_groups,
+                                             {highs.data(), its.has_low ? lows.data() : nullptr, highs.size() - 1,
+                                              highs.size() - 1},
+                                             columns.data(), row_weight, weights.data(), its.doubt, too_short, its.root,
+                                             row_counts.data(), its.for_columns ? column_counts.data() : nullptr,
+                                             its.for_columns ? sums.data() : nullptr,
+                                             its.for_columns ? weight_sums.data() : nullptr, doubtful.data()});
+
+    std::vector<std::uint32_t> expected_counts(highs.size(), 7);
+    simd::RankSums expected = {0.0, 0.0}, sizes = {0.0, 0.0};
+    const auto is_near = [](double x, double y, double size) { return std::fabs(x - y) <= 1e-6 * size; };
+    bool are_doubts_right = true, are_weights_right = true, are_columns_right = true, are_sums_right = true;
+    for (std::size_t i = 0; i < n; ++i) {
+        const Opinion row(before[i], its.doubt, highs, lows), column(before[i], its.doubt, column_highs[i], column_lows[i]);
+        const bool is_short = before[i] < too_short, has_weight = row.high + column.high != 0;
+        const bool is_left_out = (doubtful[i / 16] >> (i % 16) & 1U) != 0;
+        const bool has_to_be = row.is_doubtful || column.is_doubtful || (is_short && has_weight);
+        are_doubts_right = are_doubts_right && (is_left_out ? has_to_be || is_short : !has_to_be);
+        std::vector<std::uint32_t> its_counts(column_highs[i].size(), 9);
+        double weight = 0.0, distance = 0.0, weight_size = 0.0;
+        if (!is_left_out) {
+            distance = its.root ? std::sqrt(std::max(static_cast<double>(before[i]), 0.0)) : static_cast<double>(before[i]);
+            const double slope = !its.root ? 1.0 : distance > 0.0 ? 0.5 / distance : 0.0;
+            const double mine = row.n() * static_cast<double>(row_weight);
+            const double theirs = column.n() * static_cast<double>(weights[i]);
+            weight = -(mine + theirs) * slope;
+            weight_size = (std::fabs(mine) + std::fabs(theirs)) * slope;
+            ++expected_counts[row.high];
+            --expected_counts[row.low];
+            ++its_counts[column.high];
+            --its_counts[column.low];
+        }
+        are_weights_right = are_weights_right && is_near(static_cast<double>(distances[i]), weight, weight_size);
+        expected.distances += row.n() * distance;
+        sizes.distances += row.n() * std::fabs(distance);
+        expected.weights += weight;
+        sizes.weights += weight_size;
+        // The count of rank 0 means nothing.
+        for (std::size_t rank = 1; rank < its_counts.size(); ++rank) {
+            are_columns_right = are_columns_right && counts[i][rank] == (its.for_columns ? its_counts[rank] : 9);
+        }
+        const double sum = is_left_out ? 0.0 : column.n() * distance;
+        const double its_sum = 0.5 + (its.for_columns ? sum : 0.0), its_weights = 0.25 + (its.for_columns ? weight : 0.0);
+        are_sums_right = are_sums_right && is_near(static_cast<double>(sums[i]), its_sum, 1.0 + std::fabs(sum)) &&
+                         is_near(static_cast<double>(weight_sums[i]), its_weights, 1.0 + weight_size);
+    }
+    bool are_counts_right = true;
+    for (std::size_t rank = 1; rank < highs.size(); ++rank) {
+        are_counts_right = are_counts_right && row_counts[rank] == expected_counts[rank];
+    }
+    check::that(are_doubts_right, what + ": what is in doubt");
+    check::that(are_weights_right, what + ": weights");
+    check::that(are_counts_right, what + ": the row's counts");
+    check::that(are_columns_right, what + ": the columns' counts");
+    check::that(are_sums_right, what + ": the columns' sums");
+    check::that(is_near(got.distances, expected.distances, sizes.distances) &&
+                    is_near(got.weights, expected.weights, sizes.weights),
+                what + ": the row's sums");
+}
+
+void test_rank(const simd::Kernels& kernels) {
+    for (const std::size_t most : {0U, 1U, 2U, 3U, 4U, 5U, 8U, 9U, 13U, 40U}) {
+        for (const std::size_t n_groups : {0U, 1U, 6U}) {
+            for (unsigned way = 0; way < 64; ++way) {
+                const float doubts[] = {0x1p-18F, 0.01F, 0.0F, 40.0F};
+                test_rank_once(kernels, {n_groups, most, way % 2 == 1, way / 2 % 2 == 1, way / 4 % 2 == 1, way / 8 % 2 == 1,
+                                         doubts[way / 16]});
+            }
+        }
+    }
+}
+
+// Weights of either layout, every number of sums.
+void test_accumulate(const simd::Kernels& kernels) {
+    for (std::size_t n_sums = 0; n_sums <= 40; ++n_sums) {
+        for (const std::size_t size : {16U, 32U, 48U, 128U, 144U}) {
+            const std::size_t n = size == 16 ? n_sums % 3 : 1 + chance()() % 100;
+            for (const bool by_column : {false, true}) {
+                const std::size_t row_step = by_column ? 1 : 101, step = by_column ? 43 : 1;
+                const auto weights = random_floats(n * n_sums == 0 ? 0 : (n_sums - 1) * row_step + (n - 1) * step + 1);
+                const auto rows = random_floats(n * size), sums = random_floats(n_sums * size);
+                const std::vector<float> before(sums.data(), sums.data() + sums.size());
+                kernels.accumulate(weights.data(), row_step, step, rows.data(), n, size, sums.data(), n_sums);
+                bool is_right = true;
+                for (std::size_t i = 0; i < sums.size(); ++i) {
+                    auto sum = static_cast<double>(before[i]);
+                    double magnitude = std::fabs(sum);
+                    for (std::size_t j = 0; j < n; ++j) {
+                        const double term = static_cast<double>(weights[i / size * row_step + j * step]) *
+                                            static_cast<double>(rows[j * size + i % size]);
+                        sum += term;
+                        magnitude += std::fabs(term);
+                    }
+                    is_right = is_right && std::fabs(static_cast<double>(sums[i]) - sum) <= 2e-6 * magnitude;
+                }
+                check::that(is_right, std::string(kernels.name) + " accumulate, sums " + std::to_string(n_sums) + " of " +
+                                          std::to_string(n) + ", size " + std::to_string(size));
+            }
+        }
+    }
+}
+
+void test_pull(const simd::Kernels& kernels) {
+    for (const std::size_t size : {16U, 32U, 48U, 512U}) {
+        const auto x = random_floats(size), y = random_floats(size), to_x = random_floats(size), to_y = random_floats(size);
+        const std::vector<float> x_before(to_x.data(), to_x.data() + size), y_before(to_y.data(), to_y.data() + size);
+        const float weight = 3.0F * uniform();
+        kernels.pull(x.data(), y.data(), weight, size, to_x.data(), to_y.data());
+        bool is_right = true;
+        for (std::size_t k = 0; k < size; ++k) {
+            const double by = static_cast<double>(weight) * (static_cast<double>(x[k]) - static_cast<double>(y[k]));
+            is_right = is_right && std::fabs(static_cast<double>(to_x[k]) - (static_cast<double>(x_before[k]) + by)) <= 1e-6 &&
+                       std::fabs(static_cast<double>(to_y[k]) - (static_cast<double>(y_before[k]) - by)) <= 1e-6;
+        }
+        check::that(is_right, std::string(kernels.name) + " pull, size " + std::to_string(size));
+    }
+}
+
 // To the last bit, rows anywhere in memory: they are the caller's own.
 template <class Scalar>
 void test_exact(const simd::Kernels& kernels, double (*exact)(const Scalar*, const Scalar*, std::size_t) noexcept) {
@@ -373,6 +599,9 @@ int main() {
         test_sifts(*kernels);
         test_filters(*kernels);
         test_count(*kernels);
+        test_rank(*kernels);
+        test_accumulate(*kernels);
+        test_pull(*kernels);
         test_exact<float>(*kernels, kernels->exact_f32);
         test_exact<double>(*kernels, kernels->exact_f64);
     }

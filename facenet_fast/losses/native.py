@@ -72,7 +72,7 @@ def loss_by_anchor(
             return nothing, nothing, nothing
         found = mine_triplets(
             rows,
-            _plain(labels),
+            labels,
             strategy=recipe.strategy,
             margin=recipe.margin,
             distance=mined_distance,
@@ -110,7 +110,7 @@ def hardest_of_anchors(
     rows, distance = rows_of_distance(embeddings, distance)
 
     def find(labels: _Array, rows: _Array) -> tuple[_Array, _Array, np.bool_]:
-        n, names = len(rows), _plain(labels)
+        n, names = len(rows), labels
         positive, negative = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
         if not np.isfinite(rows).all():
             return positive, negative, np.bool_(False)
@@ -142,7 +142,7 @@ def _sums_of_all(
             return np.zeros(len(rows), rows.dtype), np.int64(0), np.zeros_like(rows)
         sums, counts, gradient = batch_all_sums(
             rows,
-            _plain(labels),
+            labels,
             strategy=recipe.strategy,
             margin=recipe.margin,
             soft=recipe.soft,
@@ -167,11 +167,13 @@ def _sums_of_all(
         def backward(upstream: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
             # Most often all anchors count alike; weights of their own ask for a gradient of their own.
             first = upstream[:1]
-            return tf.cond(
-                tf.reduce_all(upstream == first),
+            is_finite = tf.reduce_all(tf.math.is_finite(upstream))
+            by_rows = tf.cond(
+                tf.reduce_all(upstream == first) | ~is_finite,
                 lambda: gradient * tf.reduce_sum(first),
                 lambda: call(rows, upstream)[2],
             )
+            return by_rows * tf.where(is_finite, tf.ones([], rows.dtype), np.nan)
 
         return (sums, n_triplets), backward
 
@@ -186,11 +188,6 @@ def _call(
     for output, shape in zip(outputs, shapes, strict=True):
         output.set_shape(shape)
     return outputs
-
-
-def _plain(labels: _Array) -> _Array:
-    """Return labels as the miner takes them: TensorFlow's text comes as objects."""
-    return labels.astype(np.bytes_) if labels.dtype == object else labels
 
 
 def _one_seed(seed: _Array) -> int:

@@ -53,7 +53,7 @@ def triplet_loss(
     sample_weight : array_like, shape (N,), optional
         What the triplets of each anchor count. An image of weight 0 still is a positive and a negative.
     seed : int, optional
-        Of the draws of strategies that draw, as `tf.random` operations take it.
+        Of the draws of strategies that draw, as `tf.random` operations take it. XLA does not heed it.
     implementation : {"auto", "native", "tensorflow"}, default "auto"
         ``"native"``: the compiled miner, on the CPU, wherever the embeddings are; not where XLA compiles.
         ``"tensorflow"``: plain TensorFlow, with N x N numbers; the same triplets, where nothing is drawn and
