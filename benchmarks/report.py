@@ -199,7 +199,7 @@ def peers(scope: Scope) -> str:
                 text = result["reason"] if "reason" in result else sign + _ms(result["median"] * 1e3)
                 of_shape[name].append("-" if name in notes else text)
         for name, texts in of_shape.items():
-            cells[name].append(" / ".join(dict.fromkeys(texts)))
+            cells[name].append(_each(texts))
     memory_shape = (45, 40, 128)
     for rival in RIVALS:
         if rival.why_not(1800, 40, scope.memory_limit):
@@ -337,7 +337,7 @@ def loss_peers(scope: Scope) -> str:
                     text = f"{_ms(result['median'] * 1e3)} ({_multiple(ratio)})"
                 of_shape[rival.name].append(text)
         for name, texts in of_shape.items():
-            cells[name].append(" / ".join(dict.fromkeys(texts)))
+            cells[name].append(_each(texts))
     memory_shape = (45, 10, 128)
     for rival in LOSS_RIVALS:
         if rival.why_not(450, 10, scope.memory_limit):
@@ -473,6 +473,11 @@ def _shape(shape: Shape) -> str:
 def _ms(milliseconds: float) -> str:
     digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
     return f"{milliseconds:,.{digits}f}"
+
+
+def _each(texts: Sequence[str]) -> str:
+    """Join the texts of the regimes; a single one where all say the same."""
+    return " / ".join(texts if len(set(texts)) > 1 else texts[:1])
 
 
 def _multiple(ratio: float) -> str:
