@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from .losses.distances import pairwise_distances
+from .losses.recipe import DISTANCES
 from .mining import nearest_neighbors
 from .mining.batch import embeddings_as
 from .mining.checks import check_integer, check_positive, check_word
 
 __all__ = ["ActiveTripletFraction", "MeanNegativeDistance", "MeanPositiveDistance", "RecallAtK"]
-
-_DISTANCES = ("squared_euclidean", "euclidean", "cosine")
 
 # XLA's refusal names the operation, and so says what to do.
 _ADVICE = "RecallAtK_needs_compile_with_jit_compile_False"
@@ -32,7 +32,7 @@ class _Ratio(keras.metrics.Metric):  # type: ignore[misc]
     """
 
     def __init__(self, distance: str, name: str, dtype: Any) -> None:
-        check_word("distance", distance, _DISTANCES)
+        check_word("distance", distance, DISTANCES)
         super().__init__(name=name, dtype=dtype)
         self.distance = distance
         self._total = self.add_variable((), "zeros", dtype="float64", name="total")
@@ -50,7 +50,7 @@ class _Ratio(keras.metrics.Metric):  # type: ignore[misc]
         same = tf.equal(labels[:, None], labels[None, :])
         itself = tf.eye(tf.shape(labels)[0], dtype=tf.bool)
         total, count = self.sums(
-            _distances(embeddings, self.distance), pair & same & ~itself, pair & ~same & ~itself
+            pairwise_distances(embeddings, self.distance), pair & same & ~itself, pair & ~same & ~itself
         )
         all_finite = tf.reduce_all(tf.math.is_finite(embeddings))
         self._total.assign_add(tf.where(all_finite, total, tf.constant(np.nan, tf.float64)))
@@ -296,7 +296,7 @@ class RecallAtK(keras.metrics.Metric):  # type: ignore[misc]
         dtype: Any = None,
     ) -> None:
         self.k = check_integer("k", k, 1, 2**31 - 1)
-        check_word("distance", distance, _DISTANCES)
+        check_word("distance", distance, DISTANCES)
         super().__init__(name=name or f"recall_at_{self.k}", dtype=dtype)
         self.distance = distance
         self._gallery = _Gallery(self.k, by_angle=distance == "cosine")
@@ -430,21 +430,6 @@ def _sum_and_number(d: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     # Each pair is there both ways; either way it is the same mean.
     total = tf.reduce_sum(tf.where(chosen, d, tf.zeros((), d.dtype)))
     return total / 2, tf.reduce_sum(tf.cast(chosen, d.dtype)) / 2
-
-
-def _distances(embeddings: tf.Tensor, distance: str) -> tf.Tensor:
-    """Return the distances (n, n) of rows in float64."""
-    if distance == "cosine":
-        rows = tf.math.divide_no_nan(embeddings, tf.norm(embeddings, axis=1, keepdims=True))
-    else:
-        # Distances do not change, and the squares that cancel get smaller.
-        rows = embeddings - tf.reduce_mean(embeddings, axis=0)
-    products = tf.matmul(rows, rows, transpose_b=True)
-    squared_norms = tf.linalg.diag_part(products)
-    squared = tf.maximum(squared_norms[:, None] + squared_norms[None, :] - 2 * products, 0)
-    if distance == "cosine":
-        return squared / 2
-    return tf.sqrt(squared) if distance == "euclidean" else squared
 
 
 def _checked(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

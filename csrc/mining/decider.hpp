@@ -35,6 +35,11 @@ inline double signed_square(double root) noexcept {
     return inside * std::fabs(inside);
 }
 
+// A distance in the unit of a band, below zero too, as a squared distance of scaled rows.
+inline float scaled(const Batch& batch, double distance, bool root) noexcept {
+    return root ? static_cast<float>(signed_square(distance * root_scale(batch))) : scaled(batch, distance);
+}
+
 // A scaled distance as sums take it: itself or, if they are sums of roots, its root. Float32 errs by a part of the rows'
 // lengths. That is little beside most distances, but would leave nothing of a short one's root: exact() gives the squared
 // distance in float64 and in the caller's units.

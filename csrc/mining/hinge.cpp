@@ -58,8 +58,7 @@ class Summing {
         for (std::size_t row = 0; row < n_rows_; ++row) { column_weights_[row] = static_cast<float>(request_.weights[row]); }
         meet_columns();
         meet_positives();
-        const double scale = std::sqrt(batch_.squared_scale());
-        return {losses_, n_triplets_, gradient_, root() ? 2.0 : 2.0 / scale};
+        return {losses_, n_triplets_, gradient_, root() ? 2.0 : 2.0 / root_scale(batch_)};
     }
 
   private:
@@ -98,9 +97,7 @@ class Summing {
 
     // The squared distance, of scaled rows, at which the difference to d_ap is this.
     float threshold(double d_ap, double difference) const noexcept {
-        const double distance = in_unit(d_ap) + difference;
-        const double squared = root() ? distance * std::max(distance, 0.0) : distance;
-        return scaled(batch_, root() && distance <= 0.0 ? -kUnbounded : squared);
+        return scaled(batch_, in_unit(d_ap) + difference, root());
     }
 
     void make_thresholds() {
@@ -277,7 +274,7 @@ class Summing {
 
     // What a unit of the kernels' distances is in the caller's.
     double unit() const noexcept {
-        return root() ? 1.0 / std::sqrt(batch_.squared_scale()) : 1.0 / batch_.squared_scale();
+        return 1.0 / (root() ? root_scale(batch_) : batch_.squared_scale());
     }
 
     // How many of an anchor's pairs have their threshold above a negative: the first so many, for d_ap falls.

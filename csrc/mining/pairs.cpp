@@ -126,9 +126,7 @@ class Listing {
         ExactDistances exact(batch_, own.exact);
         const float doubt = doubt_of(batch_, row);
         if (rule_.screens()) {
-            const float below = rule_.band.root
-                                    ? static_cast<float>(signed_square(rule_.max_d_ap * root_scale(batch_)))
-                                    : scaled(batch_, rule_.max_d_ap);
+            const float below = scaled(batch_, rule_.max_d_ap, rule_.band.root);
             const float up_to = scaled(batch_, largest_d_ap_);
             std::size_t n_sound = 0;
             for (std::size_t i = 0; i < n; ++i) {

@@ -18,6 +18,7 @@ from . import native
 from .distances import pairwise_distances
 from .labelled import (
     LabelledLoss,
+    RecipeLoss,
     anchor_losses,
     check_implementation,
     is_native,
@@ -145,7 +146,7 @@ def triplet_hard_loss(
 
 
 @keras.saving.register_keras_serializable(package="facenet_fast")
-class TripletSemiHardLoss(LabelledLoss):
+class TripletSemiHardLoss(RecipeLoss):
     """`triplet_semihard_loss` for `model.compile`, as `tfa.losses.TripletSemiHardLoss`.
 
     Parameters
@@ -178,24 +179,14 @@ class TripletSemiHardLoss(LabelledLoss):
         reduction: str = "sum_over_batch_size",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name, reduction, dtype)
-        check_implementation(implementation)
-        self.recipe = Recipe(_SEMI_HARD, margin, _distance(distance_metric))
+        super().__init__(
+            Recipe(_SEMI_HARD, margin, _distance(distance_metric)), implementation, name, reduction, dtype
+        )
         self.distance_metric = distance_metric
-        self.implementation = implementation
-
-    def losses_of(self, labels: Any, embeddings: Any) -> tf.Tensor:
-        """Return the losses of the anchors."""
-        return anchor_losses(labels, embeddings, self.recipe, self.implementation, None)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` makes the same loss of."""
-        return {
-            **super().get_config(),
-            "margin": self.recipe.margin,
-            "distance_metric": self.distance_metric,
-            "implementation": self.implementation,
-        }
+        return {**super().get_config(), "distance_metric": self.distance_metric}
 
 
 @keras.saving.register_keras_serializable(package="facenet_fast")

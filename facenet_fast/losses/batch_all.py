@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .labelled import LabelledLoss, anchor_losses, check_implementation, mean_over_anchors
+from .labelled import RecipeLoss, anchor_losses, mean_over_anchors
 from .recipe import Recipe
 
 __all__ = ["BatchAllTripletLoss", "batch_all_triplet_loss"]
@@ -62,7 +62,7 @@ def batch_all_triplet_loss(
 
 
 @keras.saving.register_keras_serializable(package="facenet_fast")
-class BatchAllTripletLoss(LabelledLoss):
+class BatchAllTripletLoss(RecipeLoss):
     """`batch_all_triplet_loss` for `model.compile`.
 
     Parameters
@@ -97,20 +97,8 @@ class BatchAllTripletLoss(LabelledLoss):
         name: str | None = "batch_all_triplet_loss",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name, reduction, dtype)
-        check_implementation(implementation)
-        self.recipe = Recipe("batch_all", margin, distance)
-        self.implementation = implementation
-
-    def losses_of(self, labels: Any, embeddings: Any) -> tf.Tensor:
-        """Return the losses of the anchors."""
-        return anchor_losses(labels, embeddings, self.recipe, self.implementation, None)
+        super().__init__(Recipe("batch_all", margin, distance), implementation, name, reduction, dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` makes the same loss of."""
-        return {
-            **super().get_config(),
-            "margin": self.recipe.margin,
-            "distance": self.recipe.distance,
-            "implementation": self.implementation,
-        }
+        return {**super().get_config(), "distance": self.recipe.distance}

@@ -48,6 +48,8 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str) -> tf.Tensor:
     rows = tf.cast(embeddings, tf.float64)
     if distance == "cosine":
         rows = _at_unit_length(rows)
+    # Seen from one of them, rows that are near each other are short: less cancels, and exact stays exact.
+    rows -= tf.stop_gradient(rows[:1])
     products = tf.matmul(rows, rows, transpose_b=True)
     # Of the same products: so a row is at exactly 0 from itself, and from those that coincide with it.
     squared_norms = tf.linalg.diag_part(products)

@@ -24,6 +24,7 @@ from .recipe import Recipe
 __all__ = [
     "IMPLEMENTATIONS",
     "LabelledLoss",
+    "RecipeLoss",
     "anchor_losses",
     "check_floating",
     "check_implementation",
@@ -97,11 +98,9 @@ def prepare(labels: Any, embeddings: Any) -> tuple[tf.Tensor, tf.Tensor]:
     check_floating(x)
     if x.dtype not in (tf.float32, tf.float64):
         x = tf.cast(x, tf.float32)
-    y = tf.convert_to_tensor(labels)
+    y = _flat(labels)
     if x.shape.rank not in (2, None):
         raise ValueError(f"embeddings must have shape (n_images, embedding_size); got {x.shape}")
-    if y.shape.rank == 2 and y.shape[1] in (1, None):
-        y = tf.squeeze(y, axis=1)
     if y.shape.rank not in (1, None) or not y.shape[:1].is_compatible_with(x.shape[:1]):
         raise ValueError(
             "labels must have shape (n_images,) or (n_images, 1), one for each of the embeddings and not a "
@@ -197,11 +196,66 @@ class LabelledLoss(keras.losses.Loss):  # type: ignore[misc]
         return {**super().get_config(), "dtype": self.dtype}
 
 
+class RecipeLoss(LabelledLoss):
+    """The Keras class of a recipe: what the triplets are and what each costs.
+
+    Subclasses name their own arguments, and give them in `get_config`; implementation and seed, a strategy
+    too, are seen to here.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        implementation: str,
+        name: str | None,
+        reduction: str,
+        dtype: Any,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(name, reduction, dtype)
+        check_seed(seed)
+        check_implementation(implementation)
+        self.recipe = recipe
+        self.seed = seed
+        self.implementation = implementation
+
+    def losses_of(self, labels: Any, embeddings: Any) -> tf.Tensor:
+        """Return the losses of the anchors."""
+        return anchor_losses(labels, embeddings, self.recipe, self.implementation, self.seed)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` makes the same loss of."""
+        return {
+            **super().get_config(),
+            "margin": self.recipe.margin,
+            "implementation": self.implementation,
+        }
+
+    def strategy_config(self) -> dict[str, Any]:
+        """Return what a loss of any strategy adds to its configuration."""
+        return {
+            "strategy": strategy_config(self.recipe.strategy),
+            "distance": self.recipe.distance,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> RecipeLoss:
+        """Make the loss of a `get_config`."""
+        if "strategy" in config:
+            config = {**config, "strategy": strategy_of(config["strategy"])}
+        return cls(**config)
+
+
+def _flat(labels: Any) -> tf.Tensor:
+    """Return labels (N,) of labels (N, 1); others as they are."""
+    y = tf.convert_to_tensor(labels)
+    return tf.squeeze(y, axis=1) if y.shape.rank == 2 and y.shape[1] in (1, None) else y
+
+
 def _number(labels: Any) -> tf.Tensor:
     """Return numbers in the place of labels of any dtype, small enough for float32."""
-    y = tf.convert_to_tensor(labels)
-    if y.shape.rank == 2 and y.shape[1] == 1:
-        y = tf.squeeze(y, axis=1)
+    y = _flat(labels)
     if y.shape.rank != 1:
         return y
     if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):

@@ -110,16 +110,16 @@ def hardest_of_anchors(
     rows, distance = rows_of_distance(embeddings, distance)
 
     def find(labels: _Array, rows: _Array) -> tuple[_Array, _Array, np.bool_]:
-        n, names = len(rows), labels
+        n = len(rows)
         positive, negative = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
         if not np.isfinite(rows).all():
             return positive, negative, np.bool_(False)
-        found = mine_triplets(rows, names, strategy="batch_hard")
+        found = mine_triplets(rows, labels, strategy="batch_hard")
         if len(found):
             positive[found.anchor], negative[found.anchor] = found.positive, found.negative
             alone = np.setdiff1d(np.arange(n), found.anchor)
             nearest = nearest_neighbors(
-                rows[alone], rows, exclude="same_identity", labels=names, query_labels=names[alone]
+                rows[alone], rows, exclude="same_identity", labels=labels, query_labels=labels[alone]
             )
             negative[alone] = nearest.indices[:, 0]
         return positive, negative, np.bool_(len(found) > 0)

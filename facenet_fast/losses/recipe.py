@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from facenet_fast.mining.checks import check_positive, check_word
+from facenet_fast.mining.checks import check_flag, check_positive, check_word
 from facenet_fast.mining.strategies import Strategy, resolve_strategy
 
 __all__ = ["DISTANCES", "Recipe"]
@@ -61,8 +61,7 @@ class Recipe:
         soft: bool = False,
     ) -> None:
         check_word("distance", distance, DISTANCES)
-        if not isinstance(soft, bool):
-            raise TypeError(f"soft must be True or False; got {soft!r}")
+        check_flag("soft", soft)
         object.__setattr__(self, "strategy", resolve_strategy(strategy))
         object.__setattr__(self, "margin", check_positive("margin", margin))
         object.__setattr__(self, "distance", distance)

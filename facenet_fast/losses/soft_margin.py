@@ -9,15 +9,7 @@ import tensorflow as tf
 
 from facenet_fast.mining.strategies import Strategy
 
-from .labelled import (
-    LabelledLoss,
-    anchor_losses,
-    check_implementation,
-    check_seed,
-    mean_over_anchors,
-    strategy_config,
-    strategy_of,
-)
+from .labelled import RecipeLoss, anchor_losses, check_seed, mean_over_anchors
 from .recipe import Recipe
 
 __all__ = ["SoftMarginTripletLoss", "soft_margin_triplet_loss"]
@@ -78,7 +70,7 @@ def soft_margin_triplet_loss(
 
 
 @keras.saving.register_keras_serializable(package="facenet_fast")
-class SoftMarginTripletLoss(LabelledLoss):
+class SoftMarginTripletLoss(RecipeLoss):
     """`soft_margin_triplet_loss` for `model.compile`.
 
     Parameters
@@ -115,29 +107,10 @@ class SoftMarginTripletLoss(LabelledLoss):
         name: str | None = "soft_margin_triplet_loss",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name, reduction, dtype)
-        self.recipe = Recipe(strategy, margin, distance, soft=True)
-        check_seed(seed)
-        check_implementation(implementation)
-        self.seed = seed
-        self.implementation = implementation
-
-    def losses_of(self, labels: Any, embeddings: Any) -> tf.Tensor:
-        """Return the losses of the anchors."""
-        return anchor_losses(labels, embeddings, self.recipe, self.implementation, self.seed)
+        super().__init__(
+            Recipe(strategy, margin, distance, soft=True), implementation, name, reduction, dtype, seed
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` makes the same loss of."""
-        return {
-            **super().get_config(),
-            "strategy": strategy_config(self.recipe.strategy),
-            "distance": self.recipe.distance,
-            "margin": self.recipe.margin,
-            "seed": self.seed,
-            "implementation": self.implementation,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SoftMarginTripletLoss:
-        """Make the loss of a `get_config`."""
-        return cls(**{**config, "strategy": strategy_of(config["strategy"])})
+        return {**super().get_config(), **self.strategy_config()}

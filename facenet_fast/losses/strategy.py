@@ -9,15 +9,7 @@ import tensorflow as tf
 
 from facenet_fast.mining.strategies import Strategy
 
-from .labelled import (
-    LabelledLoss,
-    anchor_losses,
-    check_implementation,
-    check_seed,
-    mean_over_anchors,
-    strategy_config,
-    strategy_of,
-)
+from .labelled import RecipeLoss, anchor_losses, check_seed, mean_over_anchors
 from .recipe import Recipe
 
 __all__ = ["TripletLoss", "triplet_loss"]
@@ -92,7 +84,7 @@ def triplet_loss(
 
 
 @keras.saving.register_keras_serializable(package="facenet_fast")
-class TripletLoss(LabelledLoss):
+class TripletLoss(RecipeLoss):
     """`triplet_loss` for `model.compile`.
 
     Parameters
@@ -129,29 +121,8 @@ class TripletLoss(LabelledLoss):
         name: str | None = "triplet_loss",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name, reduction, dtype)
-        self.recipe = Recipe(strategy, margin, distance)
-        check_seed(seed)
-        check_implementation(implementation)
-        self.seed = seed
-        self.implementation = implementation
-
-    def losses_of(self, labels: Any, embeddings: Any) -> tf.Tensor:
-        """Return the losses of the anchors."""
-        return anchor_losses(labels, embeddings, self.recipe, self.implementation, self.seed)
+        super().__init__(Recipe(strategy, margin, distance), implementation, name, reduction, dtype, seed)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` makes the same loss of."""
-        return {
-            **super().get_config(),
-            "strategy": strategy_config(self.recipe.strategy),
-            "margin": self.recipe.margin,
-            "distance": self.recipe.distance,
-            "seed": self.seed,
-            "implementation": self.implementation,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> TripletLoss:
-        """Make the loss of a `get_config`."""
-        return cls(**{**config, "strategy": strategy_of(config["strategy"])})
+        return {**super().get_config(), **self.strategy_config()}

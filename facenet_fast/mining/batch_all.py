@@ -120,8 +120,7 @@ def batch_all_loss(
     n_triplets = int(counts.sum())
     loss = 0.0
     if n_triplets:
-        w = np.ones(len(losses)) if weights is None else as_array(weights, "weights")
-        loss = float(w @ losses) / n_triplets
+        loss = float(_check_weights(weights, len(losses)) @ losses) / n_triplets
         gradient /= n_triplets
     return BatchAllLoss(loss, n_triplets, gradient, losses, counts)
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facenet_fast import Interval, Strategy
+from facenet_fast import Strategy
+
+from .obvious import is_in_band
 
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")
 
@@ -41,20 +43,6 @@ def distances_of(rows: npt.NDArray[np.float64], distance: str) -> npt.NDArray[np
             if i != j:
                 d[i, j] = distance_of(x, y, distance)
     return d
-
-
-def is_in_band(strategy: Strategy, margin: float, d_ap: float, d_an: float) -> bool:
-    band = strategy.band
-    if isinstance(band, Interval):
-        x = d_an - d_ap if band.relative else d_an
-        return band.low <= x < band.high and not (band.low_is_open and x == band.low)
-    return {
-        "violating": d_an - d_ap < margin,
-        "semi_hard": d_an - d_ap < margin and d_ap < d_an,
-        "hard": d_an < d_ap,
-        "farther": d_ap < d_an,
-        "all": True,
-    }[band]
 
 
 def reach_of(strategy: Strategy, distance: str) -> float:

@@ -127,6 +127,10 @@ def _is_candidate(strategy: Strategy, margin: float, distance: str, d_ap: float,
     on_sphere = {"squared_euclidean": d_an, "euclidean": d_an**2, "cosine": 2.0 * d_an}[distance]
     if strategy.pick == "distance_weighted" and not on_sphere < strategy.far**2:
         return False
+    return is_in_band(strategy, margin, d_ap, d_an)
+
+
+def is_in_band(strategy: Strategy, margin: float, d_ap: float, d_an: float) -> bool:
     band = strategy.band
     if isinstance(band, Interval):
         x = d_an - d_ap if band.relative else d_an
