@@ -13,6 +13,7 @@ from .mining import (
     Interval,
     NearestIdentities,
     Neighbors,
+    PairHistogram,
     Strategy,
     Triplets,
     batch_all_loss,
@@ -20,6 +21,7 @@ from .mining import (
     mine_triplets,
     nearest_identities,
     nearest_neighbors,
+    pair_histogram,
     select_triplets,
     stream_triplets,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "Interval",
     "NearestIdentities",
     "Neighbors",
+    "PairHistogram",
     "Strategy",
     "Triplets",
     "UserError",
@@ -45,6 +48,7 @@ __all__ = [
     "mine_triplets",
     "nearest_identities",
     "nearest_neighbors",
+    "pair_histogram",
     "select_triplets",
     "stream_triplets",
 ]

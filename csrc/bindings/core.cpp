@@ -51,12 +51,17 @@ void check_order(const Array<std::int32_t>& order, std::size_t n) {
     }
 }
 
-void check_groups(const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, std::size_t n) {
-    const auto begins = view(offsets), ends = view(members);
+void check_offsets(const Array<std::int64_t>& offsets, std::size_t n) {
+    const auto begins = view(offsets);
     if (offsets.ndim() != 1 || !is_aligned(offsets) || begins.empty() || begins.front() != 0 ||
         begins.back() != static_cast<std::int64_t>(n) || !std::ranges::is_sorted(begins)) {
         throw py::value_error("offsets must rise from 0 to the number of embeddings");
     }
+}
+
+void check_groups(const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, std::size_t n) {
+    check_offsets(offsets, n);
+    const auto begins = view(offsets), ends = view(members);
     bool inside = members.ndim() == 1 && is_aligned(members) && ends.size() + 1 == begins.size();
     for (std::size_t i = 0; inside && i < ends.size(); ++i) { inside = begins[i] <= ends[i] && ends[i] <= begins[i + 1]; }
     if (!inside) { throw py::value_error("members must lie between the offsets"); }
@@ -348,6 +353,31 @@ py::tuple hinge(mining::Workspace& workspace, const py::array& embeddings, const
     return py::make_tuple(losses, n_triplets, gradient, bad_row);
 }
 
+// (pairs of one identity by bin, pairs of two by bin, width of a bin, error of a distance, bad_row).
+py::tuple histogram(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
+                    const Array<std::int64_t>& offsets, std::size_t n_bins, int threads) {
+    const mining::Embeddings rows = view_embeddings(embeddings);
+    check_order(order, rows.n);
+    check_offsets(offsets, rows.n);
+    if (n_bins == 0 || n_bins > (std::size_t{1} << 16)) { throw py::value_error("n_bins must be in 1 .. 65536"); }
+    const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
+    Array<std::int64_t> same(static_cast<py::ssize_t>(n_bins)), different(static_cast<py::ssize_t>(n_bins));
+    const std::span same_to(same.mutable_data(), n_bins), different_to(different.mutable_data(), n_bins);
+    mining::Histogram found = {};
+    std::int64_t bad_row = -1;
+    {
+        const py::gil_scoped_release release;
+        const core::DefaultFloatEnvironment environment;
+        mining::Batch batch(rows, {view(order), view(offsets)}, simd::kernels(), n_threads, workspace.batch,
+                            mining::Origin::kCentred);
+        bad_row = batch.bad_row();
+        if (bad_row < 0) {
+            found = mining::count_pairs(batch, view(offsets), n_threads, workspace.histogram, same_to, different_to);
+        }
+    }
+    return py::make_tuple(same, different, found.width, found.error, bad_row);
+}
+
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const simd::Kernels* table : simd::available()) { names.emplace_back(table->name); }
@@ -396,6 +426,10 @@ PYBIND11_MODULE(_core, module) {
                py::arg("first_query"), py::arg("n_database"), py::arg("begins").noconvert(), py::arg("ends").noconvert(),
                py::arg("k"), py::arg("threads"),
                "Find each query's k nearest rows: (indices, squared distances, row that is not finite or -1).");
+    module.def("histogram", &histogram, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
+               py::arg("offsets").noconvert(), py::arg("n_bins"), py::arg("threads"),
+               "Count all pairs by squared distance: (of one identity, of two, width of a bin, error of a distance, row that is "
+               "not finite or -1).");
     module.def("instruction_sets", &instruction_sets, "What this build and this machine offer, best first.");
     module.def("instruction_set", [] { return std::string(simd::kernels().name); }, "The one in use.");
     module.def("set_instruction_set", &set_instruction_set, py::arg("name"), "Use that one from now on, for all threads.");

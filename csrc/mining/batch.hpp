@@ -59,6 +59,9 @@ class Batch {
     // Bounds what float32 gets wrong about any two of them together.
     double uncertainty(std::size_t g) const noexcept { return uncertainty_ * (squared_norms_[g] + longest_); }
 
+    // The squared norm of the longest row, in scaled units; 1 where all rows are too short to be told apart.
+    double longest() const noexcept { return longest_; }
+
     // The squared distance of two grouped rows as mining/reference.py computes it, in the caller's units.
     double exact_squared_distance(std::size_t g, std::size_t h) const noexcept;
 

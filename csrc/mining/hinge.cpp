@@ -14,10 +14,6 @@
 namespace mining {
 namespace {
 
-// Rows of a block, as near as panels of columns let it be a multiple of tiles: two blocks with their sums and the tile between
-// them fit L2 (400 KB at 128 numbers a row). Where that leaves threads idle, or in large batches where meetings of two blocks
-// are many, another size would be a little faster.
-constexpr std::size_t kBlockSide = 96;
 constexpr std::size_t kGroups = kBlockSide / simd::kGroupColumns;
 
 // Rows whose pairs a thread sorts at a time.
@@ -38,6 +34,7 @@ class Summing {
           groups_(groups),
           pairs_(pairs),
           memory_(memory),
+          blocks_(batch),
           own_(core::first_of(memory.by_thread, request.n_threads)),
           n_rows_(groups.n_rows()),
           stride_(batch.stride()),
@@ -150,17 +147,11 @@ class Summing {
 
     // -- negatives -----------------------------------------------------------------------------------------------------
 
-    std::size_t begin_of(std::size_t block) const noexcept { return block * kBlockSide; }
-    std::size_t end_of(std::size_t block) const noexcept { return std::min((block + 1) * kBlockSide, n_rows_); }
-
     // Every two blocks meet once, in rounds in which each meets one. A block's meetings follow each other, whichever thread
     // has them: what is added to a row's sums is added in one order. A round need not be over for the next to begin.
     void meet_columns() {
-        const std::size_t n_tile_rows = (kBlockSide + kernels_.tile_rows - 1) / kernels_.tile_rows * kernels_.tile_rows;
-        std::ranges::fill(memory_.limits.take(std::max(n_tile_rows, kBlockSide + kernels_.panel_columns)), 0.0F);
         for (HingeMemory::Own& own : own_) {
-            own.tile.take(n_tile_rows * kBlockSide);
-            own.bits.take(n_tile_rows * simd::kBitWords);
+            blocks_.reserve(own.block);
             own.high.take(groups_.largest() + 1);
             own.low.take(groups_.largest() + 1);
         }
@@ -168,7 +159,7 @@ class Summing {
         std::ranges::fill(counts_, 0U);
         std::ranges::fill(losses_, 0.0);
         std::ranges::fill(weight_sums_, 0.0);
-        const std::size_t n_blocks = (n_rows_ + kBlockSide - 1) / kBlockSide;
+        const std::size_t n_blocks = blocks_.n();
         std::vector<std::atomic<std::size_t>> rounds(n_blocks);
         const auto wait_for = [&rounds](std::size_t block, std::size_t round) {
             while (rounds[block].load(std::memory_order_acquire) != round) { std::this_thread::yield(); }
@@ -177,10 +168,10 @@ class Summing {
             request_.n_threads, n_blocks * n_blocks, 1, [&](std::size_t i, std::size_t thread) noexcept {
                 const std::size_t round = i / n_blocks, left = i % n_blocks, right = (round + n_blocks - left) % n_blocks;
                 if (left > right) { return; }
-                make_tile(left, right, own_[thread]);
+                float* tile = blocks_.measure(left, right, own_[thread].block);
                 wait_for(left, round);
                 wait_for(right, round);
-                meet(left, right, own_[thread]);
+                meet(left, right, tile, own_[thread]);
                 rounds[left].store(round + 1, std::memory_order_release);
                 rounds[right].store(round + 1, std::memory_order_release);
             });
@@ -190,10 +181,9 @@ class Summing {
 
     // The distances between two blocks of rows, or within one, become weights, and these times one block's rows are a part of
     // the other's gradient.
-    void meet(std::size_t left, std::size_t right, HingeMemory::Own& own) const noexcept {
-        const std::size_t begin = begin_of(left), n = end_of(left) - begin;
-        const std::size_t first_column = begin_of(right), n_columns = end_of(right) - first_column;
-        float* tile = own.tile.data();
+    void meet(std::size_t left, std::size_t right, float* tile, HingeMemory::Own& own) const noexcept {
+        const std::size_t begin = Blocks::begin(left), n = blocks_.end(left) - begin;
+        const std::size_t first_column = Blocks::begin(right), n_columns = blocks_.end(right) - first_column;
         alignas(core::kAlignment) float column_sums[kBlockSide] = {}, column_weight_sums[kBlockSide] = {};
         std::uint32_t* column_counts[kBlockSide];
         std::uint32_t nobodys_count = 0;
@@ -215,21 +205,6 @@ class Summing {
                             n_columns);
     }
 
-    void make_tile(std::size_t left, std::size_t right, HingeMemory::Own& own) const noexcept {
-        const std::size_t begin = begin_of(left), n = end_of(left) - begin;
-        const std::size_t first_column = begin_of(right), n_columns = end_of(right) - first_column;
-        const float* limits = memory_.limits.data();
-        for (std::size_t c = 0; c < n_columns; c += kernels_.panel_columns) {
-            const float* panel = batch_.panel((first_column + c) / kernels_.panel_columns);
-            // The last tile may reach below the last row; its rows there are computed and not looked at.
-            for (std::size_t r = 0; r < n; r += kernels_.tile_rows) {
-                kernels_.tile(batch_.row(begin + r), batch_.norms() + begin + r, stride_, panel,
-                              batch_.norms() + first_column + c, stride_, {limits, limits}, c,
-                              own.tile.data() + r * kBlockSide + c, kBlockSide, own.bits.data() + r * simd::kBitWords, nullptr);
-            }
-        }
-    }
-
     // By rank, from 0 on.
     std::span<std::uint32_t> counts_of(std::size_t row) const noexcept {
         return counts_.subspan(pairs_.first(row) + row, pairs_.n_of(row) + 1);
@@ -238,7 +213,7 @@ class Summing {
     // Makes weights of a row's distances to a block of columns.
     void weigh(std::size_t row, std::size_t block, float* distances, std::uint32_t* const* column_counts, float* column_sums,
                float* column_weight_sums, HingeMemory::Own& own) const noexcept {
-        const std::size_t begin = begin_of(block), end = end_of(block);
+        const std::size_t begin = Blocks::begin(block), end = blocks_.end(block);
         const std::size_t n_groups = (end - begin + simd::kGroupColumns - 1) / simd::kGroupColumns;
         std::fill(distances + (end - begin), distances + n_groups * simd::kGroupColumns, kFar);
         std::fill(distances + std::clamp(groups_.begin(row), begin, end) - begin,
@@ -371,6 +346,7 @@ class Summing {
     const Groups& groups_;
     const Pairs& pairs_;
     HingeMemory& memory_;
+    Blocks blocks_;
     std::span<HingeMemory::Own> own_;
     const std::size_t n_rows_, stride_;
     std::span<double> d_ap_;

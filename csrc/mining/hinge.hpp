@@ -13,6 +13,7 @@
 
 #include "../core/buffer.hpp"
 #include "batch.hpp"
+#include "blocks.hpp"
 #include "groups.hpp"
 #include "pairs.hpp"
 #include "rule.hpp"
@@ -23,11 +24,11 @@ struct HingeMemory {
     core::Buffer<double> d_ap, losses, weight_sums;
     core::Buffer<std::int64_t> n_triplets, first_group;
     core::Buffer<std::uint32_t> counts;
-    core::Buffer<float> high, low, column_weights, gradient, limits;
+    core::Buffer<float> high, low, column_weights, gradient;
     core::Buffer<simd::Thresholds> thresholds;
     struct Own {
-        core::Buffer<float> tile, high, low;
-        core::Buffer<std::uint64_t> bits;
+        BlockMemory block;
+        core::Buffer<float> high, low;
         core::Buffer<std::pair<double, std::int32_t>> sorted;
     };
     std::vector<Own> by_thread;

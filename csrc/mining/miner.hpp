@@ -16,6 +16,7 @@
 #include "draw.hpp"
 #include "groups.hpp"
 #include "hinge.hpp"
+#include "histogram.hpp"
 #include "neighbors.hpp"
 #include "pairs.hpp"
 #include "pick.hpp"
@@ -48,6 +49,7 @@ struct Workspace {
     std::vector<SearchMemory> search_by_thread;
     NeighborsWorkspace neighbors;
     HingeMemory hinge;
+    HistogramMemory histogram;
 };
 
 struct Found {

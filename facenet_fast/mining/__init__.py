@@ -1,6 +1,7 @@
 """Exact triplet mining for any labelled batch of embeddings; never imports TensorFlow."""
 
 from .batch_all import BatchAllLoss, batch_all_loss
+from .histogram import PairHistogram, pair_histogram
 from .miner import CandidateCounts, Triplets, count_triplets, mine_triplets, stream_triplets
 from .neighbors import NearestIdentities, Neighbors, nearest_identities, nearest_neighbors
 from .select import select_triplets
@@ -13,6 +14,7 @@ __all__ = [
     "Interval",
     "NearestIdentities",
     "Neighbors",
+    "PairHistogram",
     "Strategy",
     "Triplets",
     "batch_all_loss",
@@ -20,6 +22,7 @@ __all__ = [
     "mine_triplets",
     "nearest_identities",
     "nearest_neighbors",
+    "pair_histogram",
     "select_triplets",
     "stream_triplets",
 ]
