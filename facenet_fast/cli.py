@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import logging
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import facenet_fast
 from facenet_fast.config import (
     PRESETS,
+    ClassifyConfig,
+    CompareConfig,
+    EmbedConfig,
     FreezeConfig,
     TrainConfig,
     ValidateConfig,
@@ -32,6 +37,45 @@ _EPILOG = """\
 Spellings with underscores (--batch_size) and unambiguous beginnings (--epoch) work too, as do the flags of
 davidsandberg/facenet's scripts; --preset facenet sets the defaults of its trainer.
 """
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command beside `train`: its settings, the function that takes them, and what it does."""
+
+    config_class: type
+    module: str
+    function: str
+    summary: str
+
+
+_COMMANDS = {
+    "validate": _Command(
+        ValidateConfig,
+        "facenet_fast.validate",
+        "validate",
+        "Verify a model: by the protocol of LFW, exactly, on any folder of identities.",
+    ),
+    "freeze": _Command(
+        FreezeConfig, "facenet_fast.export", "freeze", "Write a run's network as a frozen TensorFlow graph."
+    ),
+    "embed": _Command(
+        EmbedConfig,
+        "facenet_fast.embed",
+        "embed_folder",
+        "Write the embeddings of a folder of images to a file.",
+    ),
+    "compare": _Command(
+        CompareConfig, "facenet_fast.compare", "compare", "Tell how far images are apart, and who is whom."
+    ),
+    "classify": _Command(
+        ClassifyConfig,
+        "facenet_fast.classify",
+        "classify",
+        "Train a classifier of known people on embeddings, or name the people in images.",
+    ),
+}
+
 # Parsed arguments that are no settings.
 _NOT_SETTINGS = ("command", "preset")
 # Of TensorFlow's levels the one that leaves out most: errors of its own are exceptions here.
@@ -75,18 +119,11 @@ def _run(arguments: Sequence[str]) -> None:
     settings = {name: value for name, value in parsed.items() if name not in _NOT_SETTINGS}
     if parsed["command"] == "train":
         _train(parsed.get("preset"), settings)
-    elif parsed["command"] == "validate":
-        validate_config = from_mapping(ValidateConfig, settings)
-        _import_tensorflow()
-        from facenet_fast.validate import validate
-
-        validate(validate_config)
-    else:
-        freeze_config = from_mapping(FreezeConfig, settings)
-        _import_tensorflow()
-        from facenet_fast.export import freeze
-
-        freeze(freeze_config)
+        return
+    command = _COMMANDS[parsed["command"]]
+    config: Any = from_mapping(command.config_class, settings)
+    _import_tensorflow()
+    getattr(importlib.import_module(command.module), command.function)(config)
 
 
 def _train(preset: str | None, settings: dict[str, Any]) -> None:
@@ -125,15 +162,16 @@ def _build_parser() -> argparse.ArgumentParser:
         description="Train face embeddings with triplet loss, verify them, and freeze them for use.",
     )
     parser.add_argument("--version", action="version", version=f"facenet-fast {facenet_fast.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train | validate | freeze")
+    names = " | ".join(("train", *_COMMANDS))
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     train = _add_command(
         commands, "train", TrainConfig, "Train a network; without arguments, on the ORL faces in minutes."
     )
     train.add_argument(
         "--preset", choices=sorted(PRESETS), help="defaults of all other flags: demo, or the predecessor's"
     )
-    _add_command(commands, "validate", ValidateConfig, "Verify a model by the protocol of LFW.")
-    _add_command(commands, "freeze", FreezeConfig, "Write a run's network as a frozen TensorFlow graph.")
+    for name, command in _COMMANDS.items():
+        _add_command(commands, name, command.config_class, command.summary)
     return parser
 
 
@@ -158,7 +196,8 @@ def _add_command(commands: Any, name: str, config_class: type, summary: str) -> 
 def _add_setting(group: Any, config_class: type, field: dataclasses.Field[Any]) -> None:
     kind, _ = field_type(config_class, field.name)
     if field.metadata["positional"]:
-        group.add_argument(field.name, metavar=field.name.upper(), help=_help(field))
+        several = {"nargs": "+"} if kind is tuple else {}
+        group.add_argument(field.name, metavar=field.name.upper(), help=_help(field), **several)
         return
     flag = _flag(field.name)
     options: dict[str, Any] = {"dest": field.name}

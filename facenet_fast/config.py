@@ -18,6 +18,9 @@ from facenet_fast.errors import UserError
 __all__ = [
     "OPTIMIZERS",
     "PRESETS",
+    "ClassifyConfig",
+    "CompareConfig",
+    "EmbedConfig",
     "FreezeConfig",
     "TrainConfig",
     "ValidateConfig",
@@ -73,6 +76,8 @@ def field_type(config_class: type, name: str) -> tuple[type, bool]:
     (<class 'int'>, True)
     """
     annotation = typing.get_type_hints(config_class)[name]
+    if typing.get_origin(annotation) is tuple:
+        return tuple, False
     if isinstance(annotation, types.UnionType):
         (inner,) = (part for part in typing.get_args(annotation) if part is not type(None))
         return inner, True
@@ -105,12 +110,18 @@ def _typed(config_class: type, field: dataclasses.Field[Any], given: Any) -> Any
         value = float(value)
     if wanted is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if wanted is tuple and isinstance(value, list):
+        value = tuple(value)
     fits = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
     if not fits:
         raise UserError(f"{field.name} must be of type {wanted.__name__}; got {value!r}")
     if wanted is float and not math.isfinite(value):
         raise UserError(f"{field.name} must be finite; got {value}")
-    if field.metadata["path"]:
+    if wanted is tuple and not all(isinstance(one, str) for one in value):
+        raise UserError(f"{field.name} must hold texts; got {value!r}")
+    if field.metadata["path"] and wanted is tuple:
+        value = tuple(os.path.expanduser(one) for one in value)
+    elif field.metadata["path"]:
         value = os.pathsep.join(os.path.expanduser(part) for part in value.split(os.pathsep))
     return value
 
@@ -437,7 +448,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ValidateConfig(_Checked):
-    """Settings of `facenet-fast validate`, the LFW protocol.
+    """Settings of `facenet-fast validate`: the LFW protocol and exact measures, on pairs or on all pairs.
 
     Raises
     ------
@@ -446,7 +457,9 @@ class ValidateConfig(_Checked):
     """
 
     images_dir: str = _setting(
-        help="folder of IDENTITY/IDENTITY_0001.* images (LFW), or 'orl'", positional=True, path=True
+        help="folder of IDENTITY/IDENTITY_0001.* images (LFW), 'orl', or a packed set PAIRS.bin",
+        positional=True,
+        path=True,
     )
     model: str = _setting(
         help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
@@ -454,10 +467,6 @@ class ValidateConfig(_Checked):
     batch_size: int = _setting(100, help="images embedded at once", aliases=("lfw_batch_size",), minimum=1)
     image_size: int | None = _setting(
         None, help="side of the network's input in pixels; default: the model's", minimum=1
-    )
-    lfw_pairs: str = _setting("", help="pairs file; default IMAGES_DIR/pairs.txt or beside it", path=True)
-    lfw_folds: int = _setting(
-        10, help="folds the pairs are split into, in file order", aliases=("lfw_nrof_folds",), minimum=2
     )
     distance_metric: int = _setting(0, help="0: squared Euclidean; 1: angle / pi", choices=(0, 1))
     use_flipped_images: bool = _setting(
@@ -468,6 +477,92 @@ class ValidateConfig(_Checked):
         False, help="(x - 127.5) / 128 instead of what the model was trained with"
     )
     strict: bool = _setting(False, help="stop at a missing image instead of skipping its pair")
+
+    pairs: str = _setting(
+        "",
+        help="pairs file, or 'auto': draw as many pairs of one identity as of two, and write them down; "
+        "default IMAGES_DIR/pairs.txt or beside it",
+        group="pairs",
+        aliases=("lfw_pairs",),
+        path=True,
+    )
+    lfw_folds: int = _setting(
+        10,
+        help="folds the pairs are split into, in file order",
+        group="pairs",
+        aliases=("lfw_nrof_folds",),
+        minimum=2,
+    )
+    max_pairs: int = _setting(6000, help="most pairs that --pairs auto draws", group="pairs", minimum=4)
+    all_pairs: bool = _setting(
+        False, help="compare every image with every other, and search and identify with them", group="pairs"
+    )
+
+    protocol: str = _setting(
+        "lfw",
+        help="lfw: the predecessor's lines, found on its grid of thresholds, and the exact measures below; "
+        "exact: these alone",
+        group="measures",
+        choices=("lfw", "exact"),
+    )
+    resamples: int = _setting(
+        1000, help="resamples of the identities for intervals (0: none)", group="measures", minimum=0
+    )
+    confidence: float = _setting(
+        0.95, help="coverage of the intervals", group="measures", above=0.0, below=1.0
+    )
+    seed: int = _setting(0, help="of drawn pairs, resamples and galleries", group="measures", minimum=0)
+    report: str = _setting(
+        "", help="folder to write a page (index.html), its plots and numbers to", group="measures", path=True
+    )
+    save_thresholds: bool = _setting(
+        True, help="keep the thresholds with the model, for `facenet-fast compare`", group="measures"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.all_pairs and (self.pairs or self.subtract_mean):
+            other = "pairs" if self.pairs else "subtract_mean"
+            raise UserError(
+                f"{other} must not be given with all_pairs, which takes every pair, without folds"
+            )
+
+
+@dataclass(frozen=True)
+class CompareConfig(_Checked):
+    """Settings of `facenet-fast compare`.
+
+    Raises
+    ------
+    UserError
+        For a value of the wrong type or out of bounds.
+    """
+
+    model: str = _setting(
+        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
+    )
+    images: tuple[str, ...] = _setting(
+        help="two or more image files, cut to the face as the model's images are", positional=True, path=True
+    )
+    far: float | None = _setting(
+        None,
+        help="accept as many different people as that, by the thresholds that `validate` found; "
+        "default 0.001, or the least there is",
+        above=0.0,
+        maximum=1.0,
+    )
+    threshold: float | None = _setting(
+        None, help="distance from which on two images are of two people, instead of the model's", minimum=0.0
+    )
+    distance_metric: int | None = _setting(
+        None, help="0: squared Euclidean; 1: angle / pi; default: as the thresholds, or 0", choices=(0, 1)
+    )
+    image_size: int | None = _setting(
+        None, help="side of the network's input in pixels; default: the model's", minimum=1
+    )
+    use_fixed_image_standardization: bool = _setting(
+        False, help="(x - 127.5) / 128 instead of what the model was trained with"
+    )
 
 
 @dataclass(frozen=True)
@@ -482,6 +577,116 @@ class FreezeConfig(_Checked):
 
     run_dir: str = _setting(help="run folder or checkpoint prefix", positional=True, path=True)
     output_path: str = _setting(help="file to write: OUT.pb", positional=True, path=True)
+
+
+@dataclass(frozen=True)
+class EmbedConfig(_Checked):
+    """Settings of `facenet-fast embed`.
+
+    Raises
+    ------
+    UserError
+        For a value of the wrong type or out of bounds.
+    """
+
+    images_dir: str = _setting(
+        help="folder of IDENTITY/image.*, several joined by ':', a folder of images, or 'orl'",
+        positional=True,
+        path=True,
+    )
+    model: str = _setting(
+        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
+    )
+    output_path: str = _setting(help="file to write: OUT.npz", positional=True, path=True)
+    batch_size: int = _setting(100, help="images embedded at once", minimum=1)
+    image_size: int | None = _setting(
+        None, help="side of the network's input in pixels; default: the model's", minimum=1
+    )
+    use_flipped_images: bool = _setting(
+        False, help="concatenate the embeddings of the image and of its mirror image"
+    )
+    use_fixed_image_standardization: bool = _setting(
+        False, help="(x - 127.5) / 128 instead of what the model was trained with"
+    )
+
+
+@dataclass(frozen=True)
+class ClassifyConfig(_Checked):
+    """Settings of `facenet-fast classify`.
+
+    Raises
+    ------
+    UserError
+        For a value of the wrong type or out of bounds, or settings that contradict each other.
+    """
+
+    mode: str = _setting(
+        help="TRAIN: fit and write a classifier; CLASSIFY: name faces with one",
+        choices=("TRAIN", "CLASSIFY"),
+        positional=True,
+    )
+    data_dir: str = _setting(
+        help="folder of IDENTITY/image.*, several joined by ':', or 'orl'", positional=True, path=True
+    )
+    model: str = _setting(
+        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
+    )
+    classifier_path: str = _setting(help="file to write or read: CLASSIFIER.npz", positional=True, path=True)
+    kind: str = _setting(
+        "logistic",
+        help="what TRAIN fits; logistic: multinomial logistic regression; linear_svm: linear support vectors; "
+        "nearest: the nearest identity's mean",
+        choices=("logistic", "linear_svm", "nearest"),
+    )
+    unknown_rate: float | None = _setting(
+        None,
+        help="share of images of people it was not trained on that may be given a name (1: never say "
+        "unknown); default: 0.01, or what the classifier was trained with",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    test_data_dir: str = _setting(
+        "", help="folder of images to name instead of DATA_DIR's, after TRAIN too", path=True
+    )
+    batch_size: int = _setting(90, help="images embedded at once", minimum=1)
+    image_size: int | None = _setting(
+        None, help="side of the network's input in pixels; default: the model's", minimum=1
+    )
+    use_fixed_image_standardization: bool = _setting(
+        False, help="(x - 127.5) / 128 instead of what the model was trained with"
+    )
+    use_split_dataset: bool = _setting(
+        False, help="TRAIN on some images of each identity, CLASSIFY the others", group="split"
+    )
+    min_images_per_identity: int = _setting(
+        20,
+        help="identities with fewer are not trained on",
+        group="split",
+        aliases=("min_nrof_images_per_class",),
+        minimum=2,
+    )
+    train_images_per_identity: int = _setting(
+        10,
+        help="images of each that are trained on",
+        group="split",
+        aliases=("nrof_train_images_per_class",),
+        minimum=1,
+    )
+    seed: int = _setting(666, help="of the split", group="split", minimum=0)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.mode, str):
+            object.__setattr__(self, "mode", self.mode.upper())
+        super().__post_init__()
+        if not self.use_split_dataset:
+            return
+        if self.test_data_dir:
+            raise UserError("test_data_dir must not be given with use_split_dataset, which tests on DATA_DIR")
+        if self.train_images_per_identity >= self.min_images_per_identity:
+            raise UserError(
+                "train_images_per_identity must be below min_images_per_identity, "
+                f"{self.min_images_per_identity}, to leave some to test; got {self.train_images_per_identity}"
+            )
 
 
 def from_mapping(config_class: type[Config], settings: Mapping[str, Any]) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
 from typing import Any
 
@@ -14,6 +14,7 @@ from facenet_fast.config import FreezeConfig
 from facenet_fast.data.images import standardise
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.embed import Embedder
+from facenet_fast.files import check_output, written_aside
 from facenet_fast.models import (
     GRAPH_FEEDS,
     GRAPH_FETCH,
@@ -21,9 +22,11 @@ from facenet_fast.models import (
     IMAGE_SIZE_ATTRIBUTE,
     STANDARDISATION_ATTRIBUTE,
     STORE_SIZE_ATTRIBUTE,
+    THRESHOLDS_ATTRIBUTE,
     keras_embedder,
     load_embedder,
 )
+from facenet_fast.thresholds import load_thresholds, to_json
 
 __all__ = ["freeze", "frozen_graph"]
 
@@ -52,7 +55,7 @@ def freeze(config: FreezeConfig) -> None:
     from facenet_fast.checkpoints import find_checkpoint, load_model
 
     output_path = os.path.expanduser(config.output_path)
-    _check_writable(output_path)
+    check_output(output_path, ".pb", "a frozen graph")
     checkpoint = find_checkpoint(config.run_dir)
     print(f"Model directory: {os.path.dirname(checkpoint)}")
     print(f"Checkpoint file: {os.path.basename(checkpoint)}")
@@ -65,6 +68,12 @@ def freeze(config: FreezeConfig) -> None:
         description=f"the checkpoint {checkpoint}",
     )
     graph = frozen_graph(model, trained)
+    thresholds = load_thresholds(config.run_dir)
+    if thresholds is not None:
+        placeholder = next(node for node in graph.node if node.name == GRAPH_FEEDS[1])
+        placeholder.attr[THRESHOLDS_ATTRIBUTE].s = to_json(
+            dataclasses.replace(thresholds, checkpoint=os.path.basename(output_path))
+        ).encode()
     difference = _write_and_compare(graph, output_path, trained)
     print(f"{len(graph.node)} ops in the final graph: {output_path}")
     print(f"Largest difference to the checkpoint: {difference:.2e}")
@@ -140,10 +149,8 @@ def _needed_for(graph: tf.compat.v1.GraphDef, wanted: list[str]) -> tf.compat.v1
 
 def _write_and_compare(graph: tf.compat.v1.GraphDef, output_path: str, trained: Embedder) -> float:
     """Write aside, read back, compare, rename; return the largest difference. Leaves nothing on failure."""
-    folder, name = os.path.split(os.path.abspath(output_path))
-    # It ends in .pb, so that `load_embedder` reads it as it will read any user's.
-    aside = os.path.join(folder, f".{name}.{os.getpid()}.pb")
-    try:
+    # Aside its name ends in .pb too, so that `load_embedder` reads it as it will read any user's.
+    with written_aside(output_path) as aside:
         with open(aside, "xb") as file:
             file.write(graph.SerializeToString())
         difference = _largest_difference(load_embedder(aside), trained)
@@ -152,12 +159,6 @@ def _write_and_compare(graph: tf.compat.v1.GraphDef, output_path: str, trained: 
                 f"the frozen graph's embeddings must equal the checkpoint's to {_LARGEST_DIFFERENCE}; "
                 f"they differ by {difference:.2e}; nothing is written"
             )
-        os.replace(aside, output_path)
-    except OSError as error:
-        raise UserError(f"cannot write {output_path!r}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(aside)
     return difference
 
 
@@ -186,16 +187,3 @@ def _face_like_images(n_images: int, side: int) -> NDArray[np.uint8]:
     low, high = images.min(axis=(1, 2, 3), keepdims=True), images.max(axis=(1, 2, 3), keepdims=True)
     pixels: NDArray[np.uint8] = (255 * (images - low) / (high - low)).astype(np.uint8)
     return pixels
-
-
-def _check_writable(output_path: str) -> None:
-    """Refuse what could not be written before any work is done."""
-    folder = os.path.dirname(os.path.abspath(output_path))
-    if os.path.isdir(output_path) or not os.path.basename(output_path):
-        raise UserError(f"the output must be a file, OUT.pb; {output_path!r} is a folder")
-    if not os.path.isdir(folder):
-        raise UserError(f"the output's folder must exist; got {output_path!r}")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"the output's folder must be writable; got {output_path!r}")
-    if not output_path.endswith(".pb"):
-        raise UserError(f"the output must be called OUT.pb, for a frozen graph; got {output_path!r}")

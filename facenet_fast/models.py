@@ -21,10 +21,12 @@ __all__ = [
     "IMAGE_SIZE_ATTRIBUTE",
     "STANDARDISATION_ATTRIBUTE",
     "STORE_SIZE_ATTRIBUTE",
+    "THRESHOLDS_ATTRIBUTE",
     "keras_embedder",
     "load_embedder",
     "load_keras_file",
     "read_graph",
+    "thresholds_in_graph",
 ]
 
 # The names by which the predecessor's scripts feed and fetch a frozen graph.
@@ -37,6 +39,7 @@ GRAPH_FETCH = "embeddings"
 IMAGE_SIZE_ATTRIBUTE = "_facenet_fast_image_size"
 STORE_SIZE_ATTRIBUTE = "_facenet_fast_store_size"
 STANDARDISATION_ATTRIBUTE = "_facenet_fast_standardisation"
+THRESHOLDS_ATTRIBUTE = "_facenet_fast_thresholds"
 
 _DEFAULT_IMAGE_SIZE = 160  # of the predecessor's graphs, whose placeholders have no shape
 _DEFAULT_STANDARDISATION = "per_image"
@@ -216,6 +219,20 @@ def read_graph(path: str) -> tf.compat.v1.GraphDef:
     if any(node.op in _VARIABLE_OPS for node in graph.node):
         raise UserError(f"{path!r} must be a frozen graph; its weights are not in it")
     return graph
+
+
+def thresholds_in_graph(path: str) -> str:
+    """Return what a frozen graph says of thresholds (`facenet_fast.thresholds`), or an empty text.
+
+    Raises
+    ------
+    UserError
+        As `read_graph`.
+    """
+    for node in read_graph(path).node:
+        if THRESHOLDS_ATTRIBUTE in node.attr:
+            return str(node.attr[THRESHOLDS_ATTRIBUTE].s.decode())
+    return ""
 
 
 def _checkpoint_embedder(path: str) -> Embedder:

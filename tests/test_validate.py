@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,14 @@ from facenet_fast.data.identities import scan_identities, split_identities
 from facenet_fast.data.images import ImageStore
 from facenet_fast.data.pairs import draw_pairs, read_pairs, write_pairs
 from facenet_fast.errors import UserError
-from facenet_fast.evaluation.verification import verify
+from facenet_fast.evaluation.embed import embed_images
+from facenet_fast.evaluation.exact import exact_verification
+from facenet_fast.evaluation.roc import exact_roc
+from facenet_fast.evaluation.verification import distances, verify
 from facenet_fast.evaluation.verify_images import find_pairs_file, verify_images
 from facenet_fast.export import freeze
 from facenet_fast.models import load_embedder
+from facenet_fast.thresholds import load_thresholds
 from facenet_fast.validate import validate
 from tests.tiny_run import IMAGE_SIZE, N_IDENTITIES, make_faces, make_run
 
@@ -35,8 +41,13 @@ def lfw(tmp_path):
     return tmp_path / "lfw"
 
 
+def run_whole(images_dir, model, **settings):
+    given = {"lfw_folds": 6, "resamples": 0, "save_thresholds": False} | settings
+    return validate(ValidateConfig(str(images_dir), str(model), **given))
+
+
 def run_validate(images_dir, model, **settings):
-    return validate(ValidateConfig(str(images_dir), str(model), **({"lfw_folds": 6} | settings)))
+    return run_whole(images_dir, model, **settings).lfw
 
 
 def numbers(result):
@@ -45,7 +56,7 @@ def numbers(result):
 
 def test_prints_the_predecessors_lines(lfw, run_dir, capsys):
     result = run_validate(lfw, run_dir)
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[:8] == [
         f"Model directory: {run_dir}",
         "Checkpoint file: model-20240101-120000.ckpt-7",
         "Runnning forward pass on LFW images",
@@ -124,7 +135,7 @@ def test_images_and_pairs_may_be_given_in_each_way(lfw, run_dir, tmp_path):
     wanted = numbers(run_validate(lfw, run_dir))
     assert numbers(run_validate(lfw / "images", run_dir)) == wanted  # pairs.txt beside it
     moved = shutil.move(lfw / "pairs.txt", tmp_path / "elsewhere.txt")
-    assert numbers(run_validate(lfw / "images", run_dir, lfw_pairs=str(moved))) == wanted
+    assert numbers(run_validate(lfw / "images", run_dir, pairs=str(moved))) == wanted
     shutil.move(moved, lfw / "images" / "pairs.txt")
     assert numbers(run_validate(lfw / "images", run_dir)) == wanted  # pairs.txt in it
 
@@ -144,10 +155,12 @@ def test_runs_held_out_pairs_serve_where_there_are_no_others(lfw, tmp_path):
 
 def test_no_pairs_file_is_an_error_that_says_what_to_do(lfw, run_dir):
     (lfw / "pairs.txt").unlink()
-    with pytest.raises(UserError, match=r"no pairs\.txt in '.*images' nor beside it; .*\(lfw_pairs\)"):
+    with pytest.raises(
+        UserError, match=r"no pairs\.txt in '.*images' nor beside it; say which pairs to verify"
+    ):
         run_validate(lfw / "images", run_dir)
     with pytest.raises(UserError, match=r"pairs file must exist; got '.*none\.txt'"):
-        run_validate(lfw / "images", run_dir, lfw_pairs=str(lfw / "none.txt"))
+        run_validate(lfw / "images", run_dir, pairs=str(lfw / "none.txt"))
 
 
 def test_missing_images_dir_is_an_error(run_dir, tmp_path):
@@ -216,6 +229,179 @@ def test_store_of_other_images_is_a_programming_error(lfw, run_dir):
         verify_images(load_embedder(str(run_dir)), pairs, ImageStore(pairs.left[:1], IMAGE_SIZE))
 
 
+# Exact measures, thresholds and the report
+
+
+def test_exact_measures_are_those_of_the_same_distances(lfw, run_dir):
+    found = run_whole(lfw, run_dir, resamples=40, confidence=0.9, seed=3)
+    pairs = read_pairs(str(lfw / "pairs.txt"), str(lfw / "images"), n_folds=6)
+    people = [[path.split("/")[-2] for path in side] for side in (pairs.left, pairs.right)]
+    wanted = exact_verification(
+        found.lfw.distances,
+        pairs.is_same,
+        fold=pairs.fold,
+        left_identity=people[0],
+        right_identity=people[1],
+        n_resamples=40,
+        confidence=0.9,
+        seed=3,
+    )
+    assert found.exact.intervals == wanted.intervals
+    assert found.exact.resampled == "identities"
+    assert found.exact.operating_points == wanted.operating_points
+    assert found.exact.accuracy == wanted.accuracy
+    assert found.exact.refused == wanted.refused
+
+
+def test_exact_measures_and_thresholds_are_printed(lfw, run_dir, capsys):
+    exact = run_whole(lfw, run_dir, resamples=40).exact
+    told = capsys.readouterr().out
+    low, high = exact.intervals["auc"].low, exact.intervals["auc"].high
+    assert "36 of one identity, with 95 % intervals (40 resamples of the identities)\n" in told
+    assert f"  AUC       {exact.auc:.5f}           [{low:.4f}, {high:.4f}]\n" in told
+    (point,) = exact.operating_points
+    rate = exact.intervals["val@0.1"]
+    assert (
+        f"       0.1  {point.threshold:9.4f}  {1 - point.threshold / 2:7.4f}   {point.val:.4f}  "
+        f"[{rate.low:.4f}, {rate.high:.4f}]  {point.n_false_accepts}\n" in told
+    )
+    assert "  Not given: VAL at FAR=0.01 needs at least 100 pairs of different identities; got 36\n" in told
+
+
+def test_protocol_exact_leaves_out_the_grid(lfw, run_dir, capsys):
+    run_whole(lfw, run_dir, protocol="exact")
+    told = capsys.readouterr().out
+    assert "Validation rate" not in told
+    assert "Exact measures of 72 pairs" in told
+    assert "resamples" not in told
+
+
+def test_thresholds_are_kept_with_the_model(lfw, tmp_path, capsys):
+    run_dir = make_run(tmp_path / "run")
+    assert not (run_dir / "thresholds.json").exists()
+    run_whole(lfw, run_dir)
+    assert load_thresholds(str(run_dir)) is None
+    found = run_whole(lfw, run_dir, save_thresholds=True, distance_metric=1, use_flipped_images=True)
+    kept = load_thresholds(str(run_dir))
+    assert kept == found.thresholds
+    assert (kept.metric, kept.flipped, kept.n_same, kept.n_different) == (1, True, 36, 36)
+    assert (kept.source, kept.checkpoint) == ("lfw/pairs.txt", "model-run.ckpt-7")
+    assert [point.threshold for point in kept.points] == [found.exact.operating_points[0].threshold]
+    assert f"Kept for `facenet-fast compare` in {run_dir / 'thresholds.json'}\n" in capsys.readouterr().out
+
+
+def test_thresholds_under_a_subtracted_mean_are_not_kept(lfw, tmp_path, capsys):
+    run_dir = make_run(tmp_path / "run")
+    run_whole(lfw, run_dir, save_thresholds=True, subtract_mean=True)
+    assert load_thresholds(str(run_dir)) is None
+    told = capsys.readouterr().out
+    assert "Not kept with the model: a single image has no folds" in told
+    assert re.search(r"\n       0\.1 +\d\.\d{4} +- ", told)  # no cosine either
+
+
+def test_a_report_is_written(lfw, run_dir, tmp_path, capsys):
+    found = run_whole(lfw, run_dir, report=str(tmp_path / "deep" / "report"), resamples=20)
+    files = {path.name for path in (tmp_path / "deep" / "report").iterdir()}
+    assert files == {"index.html", "roc.png", "det.png", "distances.png", "metrics.json"}
+    page = (tmp_path / "deep" / "report" / "index.html").read_text()
+    assert "Verification of model-20240101-120000.ckpt-7" in page
+    assert "lfw/pairs.txt" in page
+    wrong = found.lfw.distances < found.exact.threshold
+    n_wrong = np.count_nonzero(wrong & ~found.lfw.is_same), np.count_nonzero(~wrong & found.lfw.is_same)
+    assert all(f">{n}<" in page or f"{n} " in page for n in n_wrong)
+    assert re.search(r"Person_\d/Person_\d_000\d\.png", page)
+    assert f"Report: {tmp_path / 'deep' / 'report' / 'index.html'}\n" in capsys.readouterr().out
+
+
+def test_an_unwritable_report_is_told_before_any_work(lfw, run_dir, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="the folder of the report must be writable"):
+        run_whole(lfw, run_dir, report=str(tmp_path / "file"))
+    assert capsys.readouterr().out == ""
+
+
+# Other pairs than a file's
+
+
+def test_drawn_pairs_are_written_and_read_again(lfw, run_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = run_whole(lfw / "images", run_dir, pairs="auto", max_pairs=40, seed=5, lfw_folds=4)
+    assert (len(found.lfw.is_same), int(found.lfw.is_same.sum())) == (40, 20)
+    path = tmp_path / "pairs_images_5.txt"
+    assert "--pairs ./pairs_images_5.txt --lfw-folds 4\n" in capsys.readouterr().out
+    again = run_validate(lfw / "images", run_dir, pairs=str(path), lfw_folds=4)
+    assert numbers(again) == numbers(found.lfw)
+    path.write_text("mine")
+    other = run_whole(lfw / "images", run_dir, pairs="auto", max_pairs=40, seed=5, lfw_folds=4)
+    assert path.read_text() == "mine"  # nothing of the user's is lost
+    assert numbers(other.lfw) == numbers(found.lfw)
+    assert (tmp_path / "pairs_images_5_2.txt").exists()
+    changed = run_whole(lfw / "images", run_dir, pairs="auto", max_pairs=40, seed=6, lfw_folds=4)
+    assert numbers(changed.lfw) != numbers(found.lfw)
+
+
+def test_drawn_pairs_go_to_the_report(lfw, run_dir, tmp_path):
+    run_whole(lfw / "images", run_dir, pairs="auto", lfw_folds=4, report=str(tmp_path / "report"))
+    assert (tmp_path / "report" / "pairs_images_0.txt").exists()
+
+
+def test_a_packed_set_gives_the_numbers_of_its_files(lfw, run_dir, tmp_path, capsys):
+    pairs = read_pairs(str(lfw / "pairs.txt"), str(lfw / "images"), n_folds=6)
+    images = [Path(path).read_bytes() for pair in zip(pairs.left, pairs.right, strict=True) for path in pair]
+    packed = tmp_path / "faces.bin"
+    packed.write_bytes(pickle.dumps((images, pairs.is_same.tolist())))
+    found = run_whole(packed, run_dir, resamples=20, report=str(tmp_path / "report"))
+    assert numbers(found.lfw) == pytest.approx(numbers(run_validate(lfw, run_dir)), abs=1e-6)
+    assert found.exact.resampled == "pairs"  # whose images they are is not known
+    assert found.thresholds.source == "faces.bin"
+    assert "faces.bin#" in (tmp_path / "report" / "index.html").read_text()
+    for settings in ({"all_pairs": True}, {"pairs": "some.txt"}):
+        with pytest.raises(UserError, match="packed set"):
+            run_whole(packed, run_dir, **settings)
+
+
+def test_all_pairs_of_a_folder(lfw, run_dir, tmp_path, capsys):
+    (lfw / "images" / "Person_2" / "Person_2_0003.png").write_bytes(b"")
+    with pytest.raises(UserError, match="strict: every image must be readable; 1 are not"):
+        run_whole(lfw / "images", run_dir, all_pairs=True, strict=True)
+    found = run_whole(lfw / "images", run_dir, all_pairs=True, report=str(tmp_path / "report"))
+    dataset = scan_identities(str(lfw / "images")).without(
+        [str(lfw / "images" / "Person_2" / "Person_2_0003.png")]
+    )
+    embedder = load_embedder(str(run_dir))
+    rows = embed_images(embedder, ImageStore(dataset.paths, IMAGE_SIZE))
+    left, right = np.triu_indices(23, 1)
+    measured = distances(rows[left], rows[right])
+    same = dataset.labels[left] == dataset.labels[right]
+    assert found.lfw is None
+    assert (found.exact.roc.n_same, found.exact.roc.n_different) == (same.sum(), (~same).sum())
+    wanted = exact_roc(measured, same)
+    assert found.exact.auc == pytest.approx(wanted.auc, abs=1e-3)
+    assert found.exact.operating_points[0].val == pytest.approx(wanted.at_far(0.1).val, abs=0.03)
+    nearest = np.array([np.delete(np.arange(23), i) for i in range(23)])
+    own = [
+        dataset.labels[
+            others[np.argmin(distances(np.broadcast_to(rows[i], (22, rows.shape[1])), rows[others]))]
+        ]
+        for i, others in enumerate(nearest)
+    ]
+    assert found.retrieval.recall_at[1] == pytest.approx(np.mean(own == dataset.labels))
+    told = capsys.readouterr().out
+    assert "Exact measures of 253 pairs, 33 of one identity\n" in told
+    assert f"Search among all images (23 queries): recall@1 {found.retrieval.recall_at[1]:.4f}, " in told
+    assert "Identification, one image each of " in told
+    assert "Distances are known to " in told
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "recall@1" in page
+    assert re.search(r"Person_\d/Person_\d_000\d\.png", page)
+
+
+def test_all_pairs_take_no_pairs():
+    for settings in ({"pairs": "auto"}, {"subtract_mean": True}):
+        with pytest.raises(UserError, match=f"{next(iter(settings))} must not be given with all_pairs"):
+            ValidateConfig("images", "run", all_pairs=True, **settings)
+
+
 # The whole way
 
 
@@ -233,11 +419,11 @@ def test_run_checkpoint_and_frozen_graph_verify_real_faces_alike(settings, orl_d
     of_prefix = run_validate(
         orl_dir,
         run_dir / "model-20240101-120000.ckpt-7",
-        lfw_pairs=str(run_dir / "held_out_pairs.txt"),
+        pairs=str(run_dir / "held_out_pairs.txt"),
         lfw_folds=10,
     )
     capsys.readouterr()
-    of_graph = run_validate("orl", frozen, lfw_pairs=str(run_dir / "held_out_pairs.txt"), lfw_folds=10)
+    of_graph = run_validate("orl", frozen, pairs=str(run_dir / "held_out_pairs.txt"), lfw_folds=10)
     assert capsys.readouterr().out.splitlines()[0] == f"Model filename: {frozen}"
 
     assert numbers(of_prefix) == numbers(of_run)
@@ -249,7 +435,7 @@ def test_run_checkpoint_and_frozen_graph_verify_real_faces_alike(settings, orl_d
 
 @pytest.mark.slow
 def test_lfw_layout_and_pairs_are_read(lfw_dir, run_dir, capsys):
-    result = validate(ValidateConfig(str(lfw_dir), str(run_dir), lfw_folds=9))
+    result = run_validate(lfw_dir, run_dir, lfw_folds=9)
     assert (len(result.is_same), int(result.is_same.sum())) == (5400, 2700)
     assert "Skipped" not in capsys.readouterr().out
     assert result.auc > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -33,6 +34,7 @@ _FILES_PER_TASK = 16  # of 0.4 ms each: long enough to hide the cost of a task, 
 _TASKS_AT_A_TIME = 64
 
 _Pixels = npt.NDArray[np.uint8]
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
@@ -45,7 +47,7 @@ class UnreadableImage(UserError):
         self.reason = reason
 
 
-def decode_image(path: str) -> _Pixels:
+def decode_image(path: str, data: bytes | None = None) -> _Pixels:
     """Read an image file: JPEG, PNG, BMP, GIF or WebP (first frame), PGM (P2, P5) and PPM.
 
     The picture stands as its EXIF orientation says; transparency is dropped, grey is repeated in the three
@@ -55,6 +57,8 @@ def decode_image(path: str) -> _Pixels:
     ----------
     path : str
         The file; what it holds decides, not its ending.
+    data : bytes, optional
+        What the file holds, where that is in memory; nothing is opened then, and `path` is only its name.
 
     Returns
     -------
@@ -66,10 +70,10 @@ def decode_image(path: str) -> _Pixels:
     UnreadableImage
         A `UserError`, if the file is missing, empty, truncated or no image.
     """
-    return np.asarray(_read(path, None).convert("RGB"))
+    return np.asarray(_read(path, None, data).convert("RGB"))
 
 
-def decode_square(path: str, size: int) -> _Pixels:
+def decode_square(path: str, size: int, data: bytes | None = None) -> _Pixels:
     """Read an image file as a square: the whole picture, stretched to ``size x size``.
 
     A portrait's forehead and chin tell people apart; cutting them off costs more than the changed
@@ -82,6 +86,8 @@ def decode_square(path: str, size: int) -> _Pixels:
         As for `decode_image`.
     size : int
         Side of the square in pixels.
+    data : bytes, optional
+        As for `decode_image`.
 
     Returns
     -------
@@ -93,7 +99,7 @@ def decode_square(path: str, size: int) -> _Pixels:
     UnreadableImage
         As `decode_image`.
     """
-    image = _read(path, size)
+    image = _read(path, size, data)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image.convert("RGB"))
@@ -134,19 +140,19 @@ def check_images(
 
 
 def in_tasks(
-    executor: Executor, work: Callable[[Sequence[str], range], _T], paths: Sequence[str]
+    executor: Executor, work: Callable[[Sequence[_S], range], _T], images: Sequence[_S]
 ) -> Iterator[_T]:
-    """Yield ``work(paths, positions)`` for consecutive positions, with a bounded number of tasks at a time.
+    """Yield ``work(images, positions)`` for consecutive positions, with a bounded number of tasks at a time.
 
     Bounded, because the interpreter waits at exit for all that was handed out: an interrupt in the
     middle of a million files must not.
     """
     tasks = [
-        range(start, min(start + _FILES_PER_TASK, len(paths)))
-        for start in range(0, len(paths), _FILES_PER_TASK)
+        range(start, min(start + _FILES_PER_TASK, len(images)))
+        for start in range(0, len(images), _FILES_PER_TASK)
     ]
     for first in range(0, len(tasks), _TASKS_AT_A_TIME):
-        yield from executor.map(lambda task: work(paths, task), tasks[first : first + _TASKS_AT_A_TIME])
+        yield from executor.map(lambda task: work(images, task), tasks[first : first + _TASKS_AT_A_TIME])
 
 
 def n_usable_cpus() -> int:
@@ -167,17 +173,18 @@ def _unreadable(paths: Sequence[str], positions: range) -> dict[int, str]:
     return reasons
 
 
-def _read(path: str, size: int | None) -> Image.Image:
+def _read(path: str, size: int | None, data: bytes | None) -> Image.Image:
     """Return the loaded image in mode L or RGB or one that converts to RGB without loss of meaning."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path if data is None else io.BytesIO(data), formats=_FORMATS) as image:
             if size is not None:
                 # JPEG can be decoded at 1/2, 1/4 or 1/8; twice the wanted size leaves the filter its work.
                 image.draft(None, (2 * size, 2 * size))
             image.load()
             return _upright(_eight_bits(image))
     except UnidentifiedImageError:
-        reason = "empty file" if os.path.getsize(path) == 0 else "no image of a known format"
+        n_bytes = os.path.getsize(path) if data is None else len(data)
+        reason = "empty file" if n_bytes == 0 else "no image of a known format"
         raise UnreadableImage(path, reason) from None
     except Exception as error:
         # Pillow's decoders raise whatever a broken file drives them into (OSError, SyntaxError, struct.error,

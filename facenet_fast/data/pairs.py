@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -83,6 +84,31 @@ class Pairs:
         left = np.array([index[path] for path in self.left], dtype=np.int64)
         right = np.array([index[path] for path in self.right], dtype=np.int64)
         return tuple(index), left, right
+
+    def identities(self) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]] | tuple[None, None]:
+        """Return who the left and the right images show, by the names of their folders.
+
+        Returns
+        -------
+        left, right : array of str, shape (n_pairs,)
+            None and None where folders tell nothing: those of a packed set, whose images are in one file.
+        """
+        left, right = (
+            np.array([os.path.basename(os.path.dirname(path)) for path in paths], dtype=np.str_)
+            for paths in (self.left, self.right)
+        )
+        return (left, right) if np.array_equal(left == right, self.is_same) else (None, None)
+
+    def subset(self, chosen: npt.NDArray[np.bool_]) -> Pairs:
+        """Return the pairs that are chosen, in their folds; `chosen` has the shape (n_pairs,)."""
+        kept = np.flatnonzero(chosen).tolist()
+        return dataclasses.replace(
+            self,
+            left=tuple(self.left[n] for n in kept),
+            right=tuple(self.right[n] for n in kept),
+            is_same=self.is_same[chosen],
+            fold=self.fold[chosen],
+        )
 
 
 def read_pairs(pairs_path: str, images_dir: str, *, n_folds: int = 10, strict: bool = False) -> Pairs:

@@ -166,14 +166,14 @@ class ImageStore:
         """Decode different images into `images`, keep what there is room for, and tell which are readable."""
         reasons: dict[int, str] = {}
 
-        def decode(paths: Sequence[str], positions: range) -> None:
+        def decode(wanted: Sequence[int], positions: range) -> None:
             for n in positions:
                 try:
-                    images[n] = decode_square(paths[n], self.store_size)
+                    images[n] = self._decode_one(wanted[n])
                 except UnreadableImage as error:
                     reasons[n] = error.reason
 
-        for _ in in_tasks(self._executor, decode, [self.paths[index] for index in indices.tolist()]):
+        for _ in in_tasks(self._executor, decode, indices.tolist()):
             pass
         with self._lock:
             for n in sorted(reasons):
@@ -189,6 +189,10 @@ class ImageStore:
             self._slots[indices[rows]] = slots
             self._n_filled += len(rows)
         return readable
+
+    def _decode_one(self, index: int) -> _Pixels:
+        """Read one image; all that a store of images that are no files does otherwise."""
+        return decode_square(self.paths[index], self.store_size)
 
     def _report(self, index: int, reason: str) -> None:
         if index not in self.bad:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from facenet_fast.errors import UserError
 
-__all__ = ["Embedder", "ImageReader", "embed_images"]
+__all__ = ["Embedder", "ImageReader", "embed_batches", "embed_images"]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -99,39 +99,72 @@ def embed_images(
     UserError
         If the embedder gives anything but finite rows for images that can be read.
     """
+    n_images = len(store.paths) if indices is None else len(indices)
+    embeddings = np.empty((n_images, _width(embedder, flipped)), dtype=np.float32)
+    n_done = 0
+    for rows in embed_batches(embedder, store, indices, batch_size=batch_size, flipped=flipped):
+        embeddings[n_done : n_done + len(rows)] = rows
+        n_done += len(rows)
+        if progress is not None:
+            progress(n_done, n_images)
+    return embeddings
+
+
+def embed_batches(
+    embedder: Embedder,
+    store: ImageReader,
+    indices: NDArray[np.integer] | None = None,
+    *,
+    batch_size: int = 100,
+    flipped: bool = False,
+) -> Iterator[Floats]:
+    """Embed images in order and yield the rows of each batch, for more images than should be in memory.
+
+    The next batch is read, cut and standardised while one is embedded and while the caller uses its rows.
+
+    Parameters
+    ----------
+    embedder, store, indices, batch_size, flipped
+        See `embed_images`.
+
+    Yields
+    ------
+    float32 (at most batch_size, D)
+        As the rows of `embed_images`.
+
+    Raises
+    ------
+    UserError
+        As `embed_images`.
+    """
     from facenet_fast.data.images import centre_crop, standardise
 
     if batch_size < 1:
         raise UserError(f"batch size must be at least 1; got {batch_size}")
     wanted = np.arange(len(store.paths)) if indices is None else np.asarray(indices)
-    wanted = wanted.astype(np.int64)
-    width = embedder.embedding_size * (2 if flipped else 1)
-    embeddings = np.full((len(wanted), width), np.nan, dtype=np.float32)
-    for start, images, ok in _read_ahead(store, wanted, batch_size):
-        rows = start + np.flatnonzero(ok)
-        if len(rows):
-            cut = centre_crop(images[ok], embedder.image_size)
-            batch = np.asarray(standardise(cut, embedder.standardisation), dtype=np.float32)
-            views = [batch, np.ascontiguousarray(batch[:, :, ::-1])] if flipped else [batch]
-            embeddings[rows] = np.concatenate([_embed(embedder, view) for view in views], axis=1)
-            _check_finite(embeddings[rows], [store.paths[index] for index in wanted[rows]])
-        if progress is not None:
-            progress(start + len(ok), len(wanted))
-    return embeddings
+    batches = [wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)]
 
+    def read(batch: Indices) -> tuple[Floats, NDArray[np.bool_]]:
+        images, ok = store.read(batch)
+        cut = centre_crop(images[ok], embedder.image_size)
+        return np.asarray(standardise(cut, embedder.standardisation), dtype=np.float32), ok
 
-def _read_ahead(
-    store: ImageReader, wanted: Indices, batch_size: int
-) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Give (start, images, ok) batch by batch, with one batch always under way."""
-    starts = range(0, len(wanted), batch_size)
     with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = [reader.submit(store.read, wanted[start : start + batch_size]) for start in starts[:1]]
-        for number, start in enumerate(starts):
+        ahead = [reader.submit(read, batch.astype(np.int64)) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
             images, ok = ahead.pop().result()
-            for following in starts[number + 1 : number + 2]:
-                ahead.append(reader.submit(store.read, wanted[following : following + batch_size]))
-            yield start, images, ok
+            for following in batches[number + 1 : number + 2]:
+                ahead.append(reader.submit(read, following.astype(np.int64)))
+            embeddings = np.full((len(batch), _width(embedder, flipped)), np.nan, dtype=np.float32)
+            if len(images):
+                views = [images, np.ascontiguousarray(images[:, :, ::-1])] if flipped else [images]
+                embeddings[ok] = np.concatenate([_embed(embedder, view) for view in views], axis=1)
+                _check_finite(embeddings[ok], [store.paths[index] for index in batch[ok]])
+            yield embeddings
+
+
+def _width(embedder: Embedder, flipped: bool) -> int:
+    return embedder.embedding_size * (2 if flipped else 1)
 
 
 def _embed(embedder: Embedder, batch: Floats) -> Floats:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facenet_fast.errors import UserError
+from facenet_fast.evaluation.roc import ROC, area_under_curve, check_both_kinds, equal_error_rate, exact_roc
 
 try:
     from facenet_fast._verification import count_accepts
@@ -50,15 +51,6 @@ _VAL_STEP = 0.001
 _GRID_STRETCH = 10.0
 
 _logger = logging.getLogger("facenet_fast")
-
-
-@dataclass(frozen=True)
-class ROC:
-    """A receiver operating characteristic; entry i accepts the distances up to and with ``thresholds[i]``."""
-
-    fpr: Floats
-    tpr: Floats
-    thresholds: Floats
 
 
 @dataclass(frozen=True)
@@ -143,7 +135,7 @@ def distances(left: ArrayLike, right: ArrayLike, metric: int = EUCLIDEAN) -> Flo
     """
     left = np.asarray(left, dtype=np.float64)
     right = np.asarray(right, dtype=np.float64)
-    _check_metric(metric)
+    check_metric(metric)
     if metric == EUCLIDEAN:
         squared: Floats = np.sum(np.square(left - right), axis=1)
         return squared
@@ -187,84 +179,6 @@ def threshold_grid(step: float, largest: float) -> Floats:
         step *= max(1.0, largest / (_GRID_END * _GRID_STRETCH))
         end = _GRID_END if largest < _GRID_END - step else largest + 2 * step
     return np.arange(0.0, end, step)
-
-
-def exact_roc(pair_distances: ArrayLike, is_same: ArrayLike) -> ROC:
-    """Give the step-wise ROC with one point for every distance that occurs.
-
-    Parameters
-    ----------
-    pair_distances : array_like (n_pairs,)
-        Distances.
-    is_same : array_like of bool (n_pairs,)
-        Whether each pair shows one identity; both kinds must occur.
-
-    Returns
-    -------
-    ROC
-        From (0, 0), which accepts nothing, to (1, 1). Equal distances are accepted together.
-
-    Raises
-    ------
-    UserError
-        If one kind of pairs is missing.
-
-    Examples
-    --------
-    >>> roc = exact_roc([0.1, 0.3, 0.2, 0.4], [True, True, False, False])
-    >>> roc.fpr, roc.tpr
-    (array([0. , 0. , 0.5, 0.5, 1. ]), array([0. , 0.5, 0.5, 1. , 1. ]))
-    """
-    pair_distances = np.asarray(pair_distances, dtype=np.float64)
-    same = np.asarray(is_same, dtype=bool)
-    _check_both_kinds(same)
-    order = np.argsort(pair_distances, kind="stable")
-    ascending = pair_distances[order]
-    last_of_ties = np.append(ascending[1:] != ascending[:-1], True)
-    true_accepts = np.cumsum(same[order])[last_of_ties]
-    false_accepts = np.cumsum(~same[order])[last_of_ties]
-    return ROC(
-        fpr=np.append(0.0, false_accepts / false_accepts[-1]),
-        tpr=np.append(0.0, true_accepts / true_accepts[-1]),
-        thresholds=np.append(-np.inf, ascending[last_of_ties]),
-    )
-
-
-def area_under_curve(fpr: Floats, tpr: Floats) -> float:
-    """Integrate a ROC curve by the trapezoidal rule.
-
-    Examples
-    --------
-    >>> area_under_curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    0.5
-    """
-    return float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2.0))
-
-
-def equal_error_rate(fpr: Floats, tpr: Floats) -> float:
-    """Find where the line through a ROC's points meets ``fpr = 1 - tpr``.
-
-    Parameters
-    ----------
-    fpr, tpr : float64 (n_thresholds,)
-        The curve, ascending from (0, 0) to (1, 1).
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> equal_error_rate(np.array([0.0, 0.25, 1.0]), np.array([0.0, 0.75, 1.0]))
-    0.25
-    """
-    reached = fpr + tpr
-    after = int(np.argmax(reached >= 1.0))
-    if after == 0:
-        return float(fpr[0])
-    before = after - 1
-    share = (1.0 - reached[before]) / (reached[after] - reached[before])
-    return float(fpr[before] + share * (fpr[after] - fpr[before]))
 
 
 def verify(
@@ -335,7 +249,7 @@ def verify(
     0.975+-0.025, AUC 1.000
     """
     left, right, same, fold_ids, n_folds = _checked_pairs(left, right, is_same, fold)
-    _check_metric(metric)
+    check_metric(metric)
     if not 0 < far_target <= 1:
         raise UserError(f"far_target must be above 0 and at most 1; got {far_target}")
     _warn_of_one_kind_folds(same, fold_ids, n_folds)
@@ -485,7 +399,7 @@ def _checked_pairs(
     if not (same.dtype == bool or np.isin(same, (0, 1)).all()):
         raise UserError("is_same must hold only True and False; got other values")
     same = same.astype(bool)
-    _check_both_kinds(same)
+    check_both_kinds(same)
     names, compact = np.unique(folds, return_inverse=True)
     if len(names) < 2:
         raise UserError(f"verification needs at least 2 folds; got {len(names)}")
@@ -508,19 +422,10 @@ def _checked_embeddings(embeddings: ArrayLike, name: str) -> Floats:
     return checked
 
 
-def _check_metric(metric: int) -> None:
+def check_metric(metric: int) -> None:
     if metric not in METRICS:
         choices = ", ".join(f"{number} ({what})" for number, what in METRICS.items())
         raise UserError(f"distance metric must be one of {choices}; got {metric}")
-
-
-def _check_both_kinds(same: Bools) -> None:
-    n_same = int(np.count_nonzero(same))
-    if n_same == 0 or n_same == len(same):
-        raise UserError(
-            "verification needs pairs of one identity and pairs of two; "
-            f"got {n_same} same and {len(same) - n_same} different"
-        )
 
 
 def _warn_of_one_kind_folds(same: Bools, fold: NDArray[np.int32], n_folds: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facenet_fast.data.identities import resolve_data_dirs
 from facenet_fast.data.pairs import Pairs
@@ -13,7 +15,7 @@ from facenet_fast.errors import UserError
 from facenet_fast.evaluation.embed import Embedder, ImageReader, embed_images
 from facenet_fast.evaluation.verification import EUCLIDEAN, Verification, verify
 
-__all__ = ["find_pairs_file", "verify_images"]
+__all__ = ["EmbeddedPairs", "embed_pairs", "find_pairs_file", "verify_images"]
 
 PAIRS_FILE = "pairs.txt"
 
@@ -50,7 +52,7 @@ def find_pairs_file(images_dir: str, pairs_path: str = "") -> tuple[str, str]:
     for candidate in candidates:
         if os.path.isfile(candidate):
             return candidate, images_dir
-    raise UserError(f"no {PAIRS_FILE} in {images_dir!r} nor beside it; say which pairs to verify (lfw_pairs)")
+    raise UserError(f"no {PAIRS_FILE} in {images_dir!r} nor beside it; say which pairs to verify")
 
 
 def verify_images(
@@ -92,6 +94,51 @@ def verify_images(
     UserError
         If no image can be read, or for what `embed_images` and `verify` refuse.
     """
+    embedded = embed_pairs(embedder, pairs, store, batch_size=batch_size, flipped=flipped, progress=progress)
+    return verify(
+        embedded.embeddings[embedded.left],
+        embedded.embeddings[embedded.right],
+        embedded.pairs.is_same,
+        embedded.pairs.fold,
+        metric=metric,
+        subtract_mean=subtract_mean,
+        far_target=far_target,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedPairs:
+    """Pairs whose images could be read, and their embeddings.
+
+    Attributes
+    ----------
+    pairs : Pairs
+        Those of the pairs.
+    paths : tuple of str
+        All images, readable or not.
+    embeddings : float32 (n_images, D)
+        Of each of `paths`; NaN where it cannot be read.
+    left, right : int64 (n_pairs,)
+        Rows of `embeddings`.
+    """
+
+    pairs: Pairs
+    paths: tuple[str, ...]
+    embeddings: NDArray[np.float32]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+
+def embed_pairs(
+    embedder: Embedder,
+    pairs: Pairs,
+    store: ImageReader | None = None,
+    *,
+    batch_size: int = 100,
+    flipped: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbeddedPairs:
+    """Embed the images of pairs, each once; see `verify_images`."""
     from facenet_fast.data.images import ImageStore
 
     paths, left, right = pairs.images()
@@ -104,12 +151,4 @@ def verify_images(
     usable = readable[left] & readable[right]
     if not usable.any():
         raise UserError(f"verification needs images; of {len(pairs)} pairs none has two that can be read")
-    return verify(
-        embeddings[left[usable]],
-        embeddings[right[usable]],
-        pairs.is_same[usable],
-        pairs.fold[usable],
-        metric=metric,
-        subtract_mean=subtract_mean,
-        far_target=far_target,
-    )
+    return EmbeddedPairs(pairs.subset(usable), paths, embeddings, left[usable], right[usable])

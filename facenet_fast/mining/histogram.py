@@ -86,7 +86,7 @@ def pair_histogram(
     >>> embeddings = np.array([[0.0], [1.0], [3.0]], dtype=np.float32)
     >>> found = pair_histogram(embeddings, ["ann", "ann", "bob"], n_bins=4)
     >>> found.n_same.tolist(), found.n_different.tolist()
-    ([1, 0, 0, 0], [0, 1, 1, 0])
+    ([1, 0, 0, 0], [0, 1, 0, 1])
     """
     check_word("distance", distance, _DISTANCES)
     rows = check_embeddings(embeddings)

@@ -1,1 +1,1 @@
-"""What a run tells: `measure` numbers, `console` lines and progress, `table` results, `plots` pictures."""
+"""What is told: `measure` numbers, `console` progress, `table` results, `plots` pictures, `page` a report."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
+from facenet_fast.evaluation.exact import ExactVerification, Interval
+from facenet_fast.evaluation.retrieval import Identification, Retrieval
 from facenet_fast.evaluation.verification import Verification
 
-__all__ = ["verification_line", "verification_table"]
+__all__ = ["exact_lines", "search_lines", "threshold_lines", "verification_line", "verification_table"]
 
 
 def verification_table(results: Mapping[str, Verification]) -> list[str]:
@@ -41,3 +44,99 @@ def verification_line(result: Verification) -> str:
         f"VAL {result.val:.3f}+-{result.val_std:.3f} @ FAR={result.far_target:g}, "
         f"AUC {result.auc:.3f}, EER {result.eer:.3f}"
     )
+
+
+def exact_lines(exact: ExactVerification, n_pairs: int) -> list[str]:
+    """Say the exact measures, each with its interval where there is one.
+
+    Parameters
+    ----------
+    exact : ExactVerification
+        What was found.
+    n_pairs : int
+        Pairs it was found on.
+
+    Returns
+    -------
+    list of str
+    """
+    heading = f"Exact measures of {n_pairs} pairs, {exact.roc.n_same} of one identity"
+    if exact.n_resamples:
+        share = f"{100 * exact.confidence:g} %"
+        heading += f", with {share} intervals ({exact.n_resamples} resamples of the {exact.resampled})"
+    lines = ["", heading]
+    if not math.isnan(exact.accuracy):
+        accuracy = f"{exact.accuracy:.4f}+-{exact.accuracy_std:.4f}"
+        lines.append(_measure("Accuracy", accuracy, exact.intervals.get("accuracy")))
+    lines.append(_measure("AUC", f"{exact.auc:.5f}", exact.intervals.get("auc")))
+    lines.append(_measure("EER", f"{exact.eer:.5f}", exact.intervals.get("eer")))
+    return lines
+
+
+def threshold_lines(
+    exact: ExactVerification, distance_name: str, similarity: Callable[[float], float] | None
+) -> list[str]:
+    """Say which threshold gives which rates, and which rates cannot be given.
+
+    Parameters
+    ----------
+    exact : ExactVerification
+        What was found.
+    distance_name : str
+        What the thresholds are of.
+    similarity : callable or None
+        Turns a distance into a cosine.
+
+    Returns
+    -------
+    list of str
+    """
+    lines = ["", f"Which threshold? Accept two images as one person below this {distance_name}:"]
+    lines.append(f"  {'FAR':>8}  {'distance':>9}  {'cosine':>7}  {'VAL':>7}  {'':16}  false accepts")
+    points = [
+        (f"{point.far_target:g}", point.threshold, f"{point.val:.4f}", exact.intervals.get(key), accepts)
+        for point in exact.operating_points
+        for key, accepts in [(f"val@{point.far_target:g}", f"{point.n_false_accepts}")]
+    ]
+    for far, threshold, val, interval, accepts in points:
+        cosine = "-" if similarity is None else f"{similarity(threshold):.4f}"
+        lines.append(
+            f"  {far:>8}  {threshold:9.4f}  {cosine:>7}  {val:>7}  {_bounds(interval):16}  {accepts}"
+        )
+    best = "-" if similarity is None else f"{similarity(exact.threshold):.4f}"
+    lines.append(
+        f"  {'accuracy':>8}  {exact.threshold:9.4f}  {best:>7}  ({exact.best_accuracy:.4f}, the best of all)"
+    )
+    return [*lines, *(f"  Not given: {sentence}" for sentence in exact.refused)]
+
+
+def search_lines(found: Retrieval, searched: Identification) -> list[str]:
+    """Say how images find each other and how people are identified.
+
+    Returns
+    -------
+    list of str
+    """
+    recalls = ", ".join(f"recall@{k} {share:.4f}" for k, share in found.recall_at.items())
+    ranks = ", ".join(f"rank {rank} {share:.4f}" for rank, share in searched.rank.items())
+    lines = [
+        "",
+        f"Search among all images ({found.n_queries} queries): {recalls}, MAP@R {found.map_at_r:.4f}",
+        f"Identification, one image each of {searched.n_gallery} people enrolled: {ranks}",
+    ]
+    lines += [
+        f"  with strangers, at FAR={point.far_target:g}: {point.rate:.4f} found and accepted "
+        f"(below {point.threshold:.4f}; {searched.n_unmated} images of strangers)"
+        for point in searched.open_set
+    ]
+    return [*lines, *(f"  Not given: {sentence}" for sentence in searched.refused)]
+
+
+def _measure(name: str, value: str, interval: Interval | None) -> str:
+    return f"  {name:8}  {value:16}  {_bounds(interval)}".rstrip()
+
+
+def _bounds(interval: Interval | None) -> str:
+    if interval is None or math.isnan(interval.low):
+        return ""
+    return f"[{interval.low:.4f}, {interval.high:.4f}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ from facenet_fast.data.images import Augmentation, ImageStore, augment, centre_c
 from facenet_fast.data.sampling import IdentitySampler
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.baselines import pixel_embedder, whitened_pca_embedder
-from facenet_fast.evaluation.verification import Verification
+from facenet_fast.evaluation.exact import exact_verification
+from facenet_fast.evaluation.verification import EUCLIDEAN, Verification
 from facenet_fast.mining.strategies import PRESETS
 from facenet_fast.models import keras_embedder, load_keras_file
 from facenet_fast.report.console import Console, Progress, console_for
 from facenet_fast.report.measure import Measures
 from facenet_fast.report.plots import plot_verification
 from facenet_fast.report.table import verification_line, verification_table
+from facenet_fast.thresholds import Similarity, Thresholds, save_thresholds, thresholds_at
 from facenet_fast.training.devices import configure_devices
 from facenet_fast.training.evaluators import Evaluator, held_out_evaluator, image_store, lfw_evaluator
 from facenet_fast.training.interrupts import interrupt_deferred
@@ -314,6 +317,7 @@ class _Run:
             path = self.folder.write_text(f"verification_{evaluator.name}.png", "")
             plot_verification(path, results, "network after", evaluator.title)
             self.console.line(f"Picture: {path}")
+        self._keep_thresholds()
         self.console.line("")
         self.console.line(f"Checkpoint: {self.saved}")
         if self.evaluators:
@@ -321,6 +325,34 @@ class _Run:
             self.console.line(f"Verify again: facenet-fast validate {images_dir} {self.folder.run_dir}")
         self.console.line(f"For use: facenet-fast freeze {self.folder.run_dir} model.pb")
         return TrainResult(self.folder.run_dir, self.saved, self.step, self.results)
+
+    def _keep_thresholds(self) -> None:
+        """Keep the thresholds of the last evaluator's pairs with the run, for `facenet-fast compare`."""
+        if not self.evaluators:
+            return
+        evaluator = self.evaluators[-1]
+        verified = self.results[evaluator.name]["network after"]
+        exact = exact_verification(verified.distances, verified.is_same, n_resamples=0)
+        # Every network's head ends in L2 normalisation.
+        points = thresholds_at(exact.operating_points, Similarity(EUCLIDEAN))
+        if not points:
+            return
+        thresholds = Thresholds(
+            metric=EUCLIDEAN,
+            flipped=False,
+            standardisation=self.config.standardisation,
+            checkpoint=os.path.basename(self.saved),
+            n_same=exact.roc.n_same,
+            n_different=exact.roc.n_different,
+            source=evaluator.title,
+            points=points,
+        )
+        path = save_thresholds(thresholds, self.folder.run_dir)
+        point = thresholds.at()
+        self.console.line("")
+        self.console.line(
+            f"One person: distance below {point.threshold:.3f}, at FAR={point.far_target:g} (others: {path})"
+        )
 
     def _measure_step(self, outcome: Outcome, learning_rate: float, seconds: float) -> None:
         mined = outcome.mined

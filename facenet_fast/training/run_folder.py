@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from typing import Any
 
 import facenet_fast
 from facenet_fast.checkpoints import CONFIG_FILE
 from facenet_fast.config import TrainConfig, from_mapping, read_train_config
 from facenet_fast.errors import UserError
+from facenet_fast.report.versions import versions
 
 __all__ = ["RunFolder", "make_run_folder", "resumed_config"]
-
-_PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pillow", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -117,19 +114,11 @@ def _write_settings(folder: RunFolder, config: TrainConfig) -> None:
 
 
 def _revision_info() -> str:
-    lines = [f"arguments: {' '.join(sys.argv)}", f"facenet-fast version: {facenet_fast.__version__}"]
-    lines.append(f"python version: {platform.python_version()}")
-    lines += [f"{name} version: {_version(name)}" for name in _PACKAGES]
+    lines = [f"arguments: {' '.join(sys.argv)}"]
+    lines += [f"{name} version: {version}" for name, version in versions().items()]
     revision, diff = _git_revision()
     lines += [f"git hash: {revision}", diff]
     return "\n".join(lines) + "\n"
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _git_revision() -> tuple[str, str]:

@@ -11,10 +11,7 @@ from sklearn.metrics import roc_auc_score
 from facenet_fast._verification import count_accepts
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.verification import (
-    area_under_curve,
     distances,
-    equal_error_rate,
-    exact_roc,
     threshold_grid,
     verify,
 )
@@ -135,23 +132,6 @@ def test_verification_keeps_each_pairs_distance_of_its_own_test():
     np.testing.assert_allclose(
         centred.distances[fold == 2], distances(left - mean, right - mean, 1)[fold == 2], rtol=1e-12
     )
-
-
-def test_exact_roc_has_the_rank_statistic_as_its_area():
-    rng = np.random.default_rng(0)
-    d = rng.integers(0, 30, 500) / 10  # many ties
-    is_same = rng.random(500) < 1 / (1 + d)
-    roc = exact_roc(d, is_same)
-    assert area_under_curve(roc.fpr, roc.tpr) == pytest.approx(roc_auc_score(is_same, -d), abs=1e-12)
-    for fpr, tpr, threshold in zip(roc.fpr, roc.tpr, roc.thresholds, strict=True):
-        assert fpr == np.mean(d[~is_same] <= threshold)
-        assert tpr == np.mean(d[is_same] <= threshold)
-
-
-def test_equal_error_rate_of_a_step():
-    fpr, tpr = np.array([0.0, 0.2, 0.2, 1.0]), np.array([0.0, 0.3, 0.95, 1.0])
-    assert equal_error_rate(fpr, tpr) == pytest.approx(0.2)
-    assert equal_error_rate(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0])) == 0.0
 
 
 def test_grid_is_the_predecessors_where_distances_lie_within_it():
