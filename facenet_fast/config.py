@@ -634,8 +634,8 @@ class ClassifyConfig(_Checked):
     classifier_path: str = _setting(help="file to write or read: CLASSIFIER.npz", positional=True, path=True)
     kind: str = _setting(
         "logistic",
-        help="what TRAIN fits; logistic: multinomial logistic regression; linear_svm: linear support vectors; "
-        "nearest: the nearest identity's mean",
+        help="what TRAIN fits. logistic: multinomial logistic regression; linear_svm: linear support "
+        "vectors; nearest: the nearest identity's mean",
         choices=("logistic", "linear_svm", "nearest"),
     )
     unknown_rate: float | None = _setting(

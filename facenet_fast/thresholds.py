@@ -28,6 +28,7 @@ __all__ = [
     "save_thresholds",
     "similarity_of",
     "thresholds_at",
+    "thresholds_path",
 ]
 
 SAVED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -173,7 +174,7 @@ def save_thresholds(thresholds: Thresholds, model_path: str) -> str:
     UserError
         If the folder cannot be written.
     """
-    path = _path_of(model_path)
+    path = thresholds_path(model_path)
     with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
         file.write(to_json(thresholds) + "\n")
     return path
@@ -199,7 +200,7 @@ def load_thresholds(model_path: str) -> Thresholds | None:
     UserError
         If the file is there and cannot be read.
     """
-    path = _path_of(model_path)
+    path = thresholds_path(model_path)
     try:
         with open(path, encoding="utf-8") as file:
             thresholds = from_json(file.read(), path)
@@ -211,6 +212,16 @@ def load_thresholds(model_path: str) -> Thresholds | None:
     if verified != current:
         _logger.warning("the thresholds in %s are those of %s, and the model is %s", path, verified, current)
     return thresholds
+
+
+def thresholds_path(model_path: str) -> str:
+    """Return where a model's thresholds are kept, there or not."""
+    path = os.path.expanduser(model_path)
+    if os.path.isdir(path):
+        return os.path.join(path, "thresholds.json")
+    if path.endswith((".pb", ".keras")):
+        return path + ".thresholds.json"
+    return os.path.join(os.path.dirname(path), "thresholds.json")
 
 
 def name_of_model(model_path: str) -> str:
@@ -267,12 +278,3 @@ def _of_graph(model_path: str) -> Thresholds | None:
 
     text = thresholds_in_graph(model_path)
     return from_json(text, model_path) if text else None
-
-
-def _path_of(model_path: str) -> str:
-    path = os.path.expanduser(model_path)
-    if os.path.isdir(path):
-        return os.path.join(path, "thresholds.json")
-    if path.endswith((".pb", ".keras")):
-        return path + ".thresholds.json"
-    return os.path.join(os.path.dirname(path), "thresholds.json")

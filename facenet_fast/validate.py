@@ -33,6 +33,7 @@ from facenet_fast.thresholds import (
     save_thresholds,
     similarity_of,
     thresholds_at,
+    thresholds_path,
 )
 
 __all__ = ["Validation", "validate"]
@@ -224,7 +225,8 @@ def _conclude(
     elif not thresholds.points:
         print("Not kept with the model: there are too few pairs for any")
     else:
-        print(f"Kept for `facenet-fast compare` in {save_thresholds(thresholds, config.model)}")
+        instead = ", in the place of those before" if os.path.exists(thresholds_path(config.model)) else ""
+        print(f"Kept for `facenet-fast compare` in {save_thresholds(thresholds, config.model)}{instead}")
     return thresholds
 
 

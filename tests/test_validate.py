@@ -287,7 +287,11 @@ def test_thresholds_are_kept_with_the_model(lfw, tmp_path, capsys):
     assert (kept.metric, kept.flipped, kept.n_same, kept.n_different) == (1, True, 36, 36)
     assert (kept.source, kept.checkpoint) == ("lfw/pairs.txt", "model-run.ckpt-7")
     assert [point.threshold for point in kept.points] == [found.exact.operating_points[0].threshold]
-    assert f"Kept for `facenet-fast compare` in {run_dir / 'thresholds.json'}\n" in capsys.readouterr().out
+    path = run_dir / "thresholds.json"
+    assert f"Kept for `facenet-fast compare` in {path}\n" in capsys.readouterr().out
+    run_whole(lfw, run_dir, save_thresholds=True)
+    assert load_thresholds(str(run_dir)).metric == 0
+    assert f"compare` in {path}, in the place of those before\n" in capsys.readouterr().out
 
 
 def test_thresholds_under_a_subtracted_mean_are_not_kept(lfw, tmp_path, capsys):

@@ -264,11 +264,12 @@ def _html(page: Page, plots: Mapping[str, bytes]) -> str:
 
 def _numbers_section(page: Page) -> str:
     exact = page.exact
-    in_folds = not math.isnan(exact.accuracy)
     cards = [
-        _card("Accuracy", _with_std(exact.accuracy, exact.accuracy_std), _interval(exact, "accuracy"))
-        if in_folds
-        else _card("Best accuracy", _rate(exact.best_accuracy), ""),
+        *(
+            [_card("Accuracy", _with_std(exact.accuracy, exact.accuracy_std), _interval(exact, "accuracy"))]
+            if _in_folds(exact)
+            else []
+        ),
         _card("AUC", _rate(exact.auc), _interval(exact, "auc")),
         _card("EER", _rate(exact.eer), _interval(exact, "eer")),
     ]
@@ -284,6 +285,11 @@ def _numbers_section(page: Page) -> str:
         f'<div class="columns">{"".join(tables)}</div>' if tables else "",
         _glossary(page),
     )
+
+
+def _in_folds(exact: ExactVerification) -> bool:
+    """Tell whether pairs are in folds; of all pairs there are, few are same and any accuracy is near 1."""
+    return not math.isnan(exact.accuracy)
 
 
 def _card(name: str, value: str, note: str) -> str:
@@ -331,7 +337,6 @@ def _glossary(page: Page) -> str:
         "Accuracy": "share of pairs judged rightly. Two images are taken for one identity where their "
         "distance is below a threshold; it is chosen on the other folds. &plusmn; is the standard deviation "
         "over the folds.",
-        "Best accuracy": "the same with the threshold chosen on the very pairs it judges: a little too good.",
         "FAR": "false accept rate: of the pairs of two identities, the share that is taken for one.",
         "VAL": "validation rate or true accept rate: of the pairs of one identity, the share accepted.",
         "VAL@FAR": "VAL at the largest threshold that keeps FAR within the number given.",
@@ -394,16 +399,17 @@ def _thresholds_section(page: Page) -> str:
         )
         for point in points
     ]
-    rows.append(
-        (
-            "best accuracy",
-            *_thresholds(page, exact.threshold),
-            f"{best[0] / max(exact.roc.n_different, 1):.3g}",
-            f"{best[0]:,}",
-            _rate(best[1] / max(exact.roc.n_same, 1)),
-            _NONE,
+    if _in_folds(exact):
+        rows.append(
+            (
+                "best accuracy",
+                *_thresholds(page, exact.threshold),
+                f"{best[0] / max(exact.roc.n_different, 1):.3g}",
+                f"{best[0]:,}",
+                _rate(best[1] / max(exact.roc.n_same, 1)),
+                _NONE,
+            )
         )
-    )
     heads = (
         "at most",
         "distance below",

@@ -103,10 +103,10 @@ def threshold_lines(
         lines.append(
             f"  {far:>8}  {threshold:9.4f}  {cosine:>7}  {val:>7}  {_bounds(interval):16}  {accepts}"
         )
-    best = "-" if similarity is None else f"{similarity(exact.threshold):.4f}"
-    lines.append(
-        f"  {'accuracy':>8}  {exact.threshold:9.4f}  {best:>7}  ({exact.best_accuracy:.4f}, the best of all)"
-    )
+    if not math.isnan(exact.accuracy):
+        best = "-" if similarity is None else f"{similarity(exact.threshold):.4f}"
+        accuracy = f"({exact.best_accuracy:.4f}, the best of all)"
+        lines.append(f"  {'accuracy':>8}  {exact.threshold:9.4f}  {best:>7}  {accuracy}")
     return [*lines, *(f"  Not given: {sentence}" for sentence in exact.refused)]
 
 
