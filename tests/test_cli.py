@@ -1,6 +1,7 @@
 """The command line: flags from the settings, old command lines, and errors in one line."""
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -9,20 +10,30 @@ import pytest
 
 import facenet_fast
 from facenet_fast.cli import main
-from facenet_fast.config import PRESETS, FreezeConfig, TrainConfig, ValidateConfig
+from facenet_fast.config import (
+    PRESETS,
+    ClassifyConfig,
+    CompareConfig,
+    EmbedConfig,
+    FreezeConfig,
+    TrainConfig,
+    ValidateConfig,
+)
 
 
 @pytest.fixture
 def called_with(monkeypatch):
     """Run a command line up to its one call; return the configuration that the call got."""
-    import facenet_fast.export
-    import facenet_fast.training.loop
-    import facenet_fast.validate
-
     got = []
-    monkeypatch.setattr(facenet_fast.training.loop, "train", got.append)
-    monkeypatch.setattr(facenet_fast.validate, "validate", got.append)
-    monkeypatch.setattr(facenet_fast.export, "freeze", got.append)
+    for module, function in (
+        ("training.loop", "train"),
+        ("validate", "validate"),
+        ("export", "freeze"),
+        ("embed", "embed_folder"),
+        ("compare", "compare"),
+        ("classify", "classify"),
+    ):
+        monkeypatch.setattr(importlib.import_module(f"facenet_fast.{module}"), function, got.append)
 
     def run(line):
         assert main(line.split()) == 0
@@ -145,7 +156,7 @@ def test_the_predecessors_validation_command(called_with):
         model="/models/20180402",
         batch_size=50,
         image_size=160,
-        lfw_pairs="p.txt",
+        pairs="p.txt",
         lfw_folds=9,
         distance_metric=1,
         use_flipped_images=True,
@@ -156,6 +167,35 @@ def test_the_predecessors_validation_command(called_with):
 
 def test_the_predecessors_freezing_command(called_with):
     assert called_with("freeze /models/20180402 out.pb") == FreezeConfig("/models/20180402", "out.pb")
+
+
+def test_comparing_takes_any_number_of_images(called_with):
+    config = called_with("compare /models/20180402 a.jpg ~/b.jpg c.jpg --far 0.01 --image_size 160")
+    images = ("a.jpg", os.path.expanduser("~/b.jpg"), "c.jpg")
+    assert config == CompareConfig("/models/20180402", images, far=0.01, image_size=160)
+
+
+def test_embedding(called_with):
+    config = called_with("embed people /models/20180402 out.npz --use-flipped-images")
+    assert config == EmbedConfig("people", "/models/20180402", "out.npz", use_flipped_images=True)
+
+
+def test_the_predecessors_classifying_commands(called_with):
+    config = called_with(
+        "classify TRAIN /datasets/people /models/20180402 people.npz --batch_size 1000 "
+        "--min_nrof_images_per_class 40 --nrof_train_images_per_class 35 --use_split_dataset --seed 5"
+    )
+    assert config == ClassifyConfig(
+        "TRAIN",
+        "/datasets/people",
+        "/models/20180402",
+        "people.npz",
+        batch_size=1000,
+        min_images_per_identity=40,
+        train_images_per_identity=35,
+        use_split_dataset=True,
+        seed=5,
+    )
 
 
 def test_presets_give_defaults_and_flags_win(called_with):
@@ -191,6 +231,11 @@ def test_backbone_list_prints_all_networks(capsys):
         ("validate", "the following arguments are required: IMAGES_DIR, MODEL"),
         ("validate a b --distance_metric 3", "distance_metric must be one of 0, 1; got 3"),
         ("validate a b --lfw-folds 1", "lfw_folds must be at least 2; got 1"),
+        ("validate a b --protocol roc", "protocol must be one of lfw, exact; got 'roc'"),
+        ("validate a b --confidence 1", "confidence must be below 1.0; got 1.0"),
+        ("validate a b --all-pairs --pairs auto", "pairs must not be given with all_pairs"),
+        ("compare model", "the following arguments are required: IMAGES"),
+        ("compare model a b --far 0", "far must be positive; got 0.0"),
         ("freeze run", "the following arguments are required: OUTPUT_PATH"),
         ("", "the following arguments are required"),
         ("tarin", "invalid choice: 'tarin'"),
@@ -233,14 +278,23 @@ def test_warnings_are_told_with_our_name(monkeypatch, capsys):
         assert capsys.readouterr().err == "facenet-fast: warning: left out x.png\n"
 
 
-@pytest.mark.parametrize("command", ["train", "validate", "freeze"])
+CONFIGS = {
+    "train": TrainConfig,
+    "validate": ValidateConfig,
+    "freeze": FreezeConfig,
+    "embed": EmbedConfig,
+    "compare": CompareConfig,
+    "classify": ClassifyConfig,
+}
+
+
+@pytest.mark.parametrize("command", CONFIGS)
 def test_help_names_every_setting(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    config_class = {"train": TrainConfig, "validate": ValidateConfig, "freeze": FreezeConfig}[command]
-    for field in dataclasses.fields(config_class):
+    for field in dataclasses.fields(CONFIGS[command]):
         if field.metadata["positional"]:
             assert field.name.upper() in out
         else:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -375,6 +376,27 @@ def test_a_count_of_another_task_is_forgotten_at_once(many, corners, tmp_path, m
             run(many, corners.path, out, batch_size=10, use_flipped_images=True)
     corners.action = None
     assert run(many, corners.path, out, batch_size=10).embeddings.tobytes() == wanted.embeddings.tobytes()
+
+
+def test_rows_are_on_the_disk_before_they_are_counted(many, corners, tmp_path, monkeypatch):
+    part = tmp_path / "out.npz.part"
+    fsync, replace, on_disk, counted = os.fsync, os.replace, [0], []
+
+    def watch_fsync(descriptor):
+        fsync(descriptor)
+        if os.path.samestat(os.fstat(descriptor), os.stat(part / "rows.f32")):
+            on_disk.append(os.fstat(descriptor).st_size)
+
+    def watch_replace(source, target):
+        if str(target).endswith("state.json"):
+            counted.append((json.loads(Path(source).read_text())["n_done"] * 3 * 4, on_disk[-1]))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watch_fsync)
+    monkeypatch.setattr(os, "replace", watch_replace)
+    monkeypatch.setattr(facenet_fast.embed, "_SECONDS_BETWEEN_SAVES", 0.0)
+    run(many, corners.path, tmp_path / "out.npz", batch_size=30)
+    assert counted == [(n * 3 * 4, n * 3 * 4) for n in (0, 30, 60, 90, 100, 100)]
 
 
 def test_network_that_gives_nan_is_named(many, corners, tmp_path, monkeypatch):
