@@ -184,8 +184,12 @@ def _validate_all_pairs(config: ValidateConfig) -> Validation:
     thresholds = _conclude(config, embedder, exact, similarity, source, roc.n_same + roc.n_different)
     print(f"Distances are known to {roc.threshold_error:.1e}, and rates at thresholds shifted by as much")
     found = retrieval(embeddings, labels, metric=metric)
-    searched = identification(embeddings, labels, seed=config.seed, metric=metric)
-    for line in search_lines(found, searched):
+    try:
+        searched = identification(embeddings, labels, seed=config.seed, metric=metric)
+        reason = ""
+    except UserError as error:  # too few people for a gallery are no reason to lose the rest
+        searched, reason = None, str(error)
+    for line in search_lines(found, searched, reason):
         print(line)
     if config.report:
         page = _page_of_all_pairs(
@@ -364,7 +368,7 @@ def _page_of_all_pairs(
     exact: ExactVerification,
     similarity: Similarity | None,
     source: str,
-    searched: tuple[Retrieval, Identification],
+    searched: tuple[Retrieval, Identification | None],
 ) -> Page:
     from facenet_fast.data.images import ImageStore
     from facenet_fast.evaluation.verification import distances
@@ -425,10 +429,13 @@ def _page(
     )
 
 
-def _search_measures(found: Retrieval, searched: Identification) -> dict[str, float | str]:
+def _search_measures(found: Retrieval, searched: Identification | None) -> dict[str, float | str]:
+    measures: dict[str, float | str] = {f"recall@{k}": share for k, share in found.recall_at.items()}
+    measures["MAP@R"] = found.map_at_r
+    if searched is None:
+        return measures
     return {
-        **{f"recall@{k}": share for k, share in found.recall_at.items()},
-        "MAP@R": found.map_at_r,
+        **measures,
         **{f"closed-set identification, rank {rank}": share for rank, share in searched.rank.items()},
         **{f"open-set identification at FAR={point.far_target:g}": point.rate for point in searched.open_set},
     }

@@ -400,6 +400,17 @@ def test_all_pairs_of_a_folder(lfw, run_dir, tmp_path, capsys):
     assert re.search(r"Person_\d/Person_\d_000\d\.png", page)
 
 
+def test_too_few_people_for_a_gallery_lose_nothing_else(lfw, run_dir, tmp_path, capsys):
+    for n in range(1, N_IDENTITIES):
+        for image in (2, 3, 4):
+            (lfw / "images" / f"Person_{n}" / f"Person_{n}_{image:04d}.png").unlink()
+    found = run_whole(lfw / "images", run_dir, all_pairs=True, report=str(tmp_path / "report"))
+    assert found.identification is None
+    assert found.retrieval.n_queries == 4
+    assert "  Not given: identification needs 2 identities with 2 images; got 1" in capsys.readouterr().out
+    assert "recall@1" in (tmp_path / "report" / "index.html").read_text()
+
+
 def test_all_pairs_take_no_pairs():
     for settings in ({"pairs": "auto"}, {"subtract_mean": True}):
         with pytest.raises(UserError, match=f"{next(iter(settings))} must not be given with all_pairs"):

@@ -110,20 +110,22 @@ def threshold_lines(
     return [*lines, *(f"  Not given: {sentence}" for sentence in exact.refused)]
 
 
-def search_lines(found: Retrieval, searched: Identification) -> list[str]:
-    """Say how images find each other and how people are identified.
+def search_lines(found: Retrieval, searched: Identification | None, reason: str = "") -> list[str]:
+    """Say how images find each other and how people are identified, or for what `reason` they are not.
 
     Returns
     -------
     list of str
     """
     recalls = ", ".join(f"recall@{k} {share:.4f}" for k, share in found.recall_at.items())
-    ranks = ", ".join(f"rank {rank} {share:.4f}" for rank, share in searched.rank.items())
     lines = [
         "",
         f"Search among all images ({found.n_queries} queries): {recalls}, MAP@R {found.map_at_r:.4f}",
-        f"Identification, one image each of {searched.n_gallery} people enrolled: {ranks}",
     ]
+    if searched is None:
+        return [*lines, f"  Not given: {reason}"]
+    ranks = ", ".join(f"rank {rank} {share:.4f}" for rank, share in searched.rank.items())
+    lines.append(f"Identification, one image each of {searched.n_gallery} people enrolled: {ranks}")
     lines += [
         f"  with strangers, at FAR={point.far_target:g}: {point.rate:.4f} found and accepted "
         f"(below {point.threshold:.4f}; {searched.n_unmated} images of strangers)"
