@@ -24,6 +24,7 @@ import numpy as np
 
 from facenet_fast import BatchAllLoss, batch_all_loss, mine_triplets
 
+from .backbones import count_multiply_adds, prepare_backbone
 from .loss_rules import MARGINS, judge_some_rows
 from .losses import RIVALS as LOSS_RIVALS
 from .neighbors import RIVALS as NEIGHBOR_RIVALS
@@ -32,6 +33,21 @@ from .rivals import RIVALS, prepare_predecessors_loop
 from .rules import MARGIN, Rows
 from .strategies import BASE, TIMED, prepare
 from .timing import Contestant, Timing, take_turns
+from .verification import (
+    ALL_PAIRS_RIVALS,
+    draw_identities,
+    evaluate,
+    evaluate_as_the_predecessor,
+    evaluate_exactly,
+    image_files,
+    judge_embeddings,
+    judge_evaluation,
+    judge_resamples,
+    lfw_like,
+    network_and_files,
+    resample_by_scikit_learn,
+    resample_natively,
+)
 
 STRATEGIES = ("vgg_face", "facenet")
 
@@ -40,6 +56,9 @@ MOST_PRODUCTS = 5 * 10**7
 
 # Anchors x rows that the predecessor's loop is timed on; the rest of a larger batch is more of the same.
 LOOP_WORK = 4 * 10**6
+
+# Resamples that scikit-learn's loop is timed on; the others are more of the same.
+N_LOOPED_RESAMPLES = 20
 
 Shape = tuple[int, int, int]
 
@@ -301,6 +320,103 @@ def measure_beside_tensorflow(
     return {name: asdict(t) for name, t in compare(shape, regime, strategy, n_threads, n_turns).items()}
 
 
+def measure_evaluation(
+    n_pairs: int, size: int, metric: int, subtract_mean: bool, n_threads: int, seconds: float, n_turns: int
+) -> dict[str, Any]:
+    """Time verification by the protocol of LFW beside the predecessor's formulation; they must agree."""
+    pairs = lfw_like(n_pairs, size)
+    expected: list[dict[str, float]] = []  # a call takes seconds, so the judge has what was timed
+    contestants = {
+        "ours": Contestant(lambda: evaluate(pairs, metric, subtract_mean)),
+        "theirs": Contestant(
+            lambda: expected.append(evaluate_as_the_predecessor(pairs, metric, subtract_mean))
+        ),
+    }
+    timings = take_turns(contestants, seconds, n_turns)
+    judge_evaluation(evaluate(pairs, metric, subtract_mean), expected[-1])
+    return {name: asdict(timing) for name, timing in timings.items()}
+
+
+def measure_resamples(
+    n_pairs: int, size: int, n_resamples: int, n_threads: int, seconds: float, n_turns: int
+) -> dict[str, Any]:
+    """Time intervals beside scikit-learn's weighted curves, and the whole evaluation with intervals."""
+    pairs = lfw_like(n_pairs, size)
+    distances = evaluate(pairs, 0, False).distances
+    some = draw_identities(pairs, N_LOOPED_RESAMPLES)
+    judge_resamples(
+        resample_natively(pairs, distances, some), resample_by_scikit_learn(pairs, distances, some)
+    )
+
+    def loop() -> None:
+        resample_by_scikit_learn(pairs, distances, draw_identities(pairs, N_LOOPED_RESAMPLES))
+
+    def all_of_it() -> None:
+        evaluate_exactly(pairs, evaluate(pairs, 0, False).distances, n_resamples)
+
+    contestants = {
+        "ours": Contestant(lambda: evaluate_exactly(pairs, distances, n_resamples)),
+        "theirs": Contestant(loop),
+        "all": Contestant(all_of_it),
+    }
+    timings = take_turns(contestants, seconds, n_turns)
+    timings["theirs"] = _scaled(timings["theirs"], n_resamples / N_LOOPED_RESAMPLES)
+    return {name: asdict(timing) for name, timing in timings.items()}
+
+
+def measure_all_pairs(
+    shape: Shape, n_threads: int, seconds: float, n_turns: int, memory_limit: float
+) -> dict[str, Any]:
+    """Time every way to measure all pairs, each judged, and the matrix product; say why others cannot."""
+    rows, labels = pool(*shape, "trained")
+    found: dict[str, Any] = {}
+    contestants = {"product": matrix_product(rows, n_threads)}
+    for rival in ALL_PAIRS_RIVALS:
+        reason = rival.why_not(len(rows), memory_limit)
+        if reason:
+            found[rival.name] = {"reason": reason}
+            continue
+        compute = rival.prepare(rows, labels, n_threads)
+        rival.judge(compute(), rows, labels)
+        contestants[rival.name] = Contestant(compute)
+    return found | {name: asdict(t) for name, t in take_turns(contestants, seconds, n_turns).items()}
+
+
+def measure_all_pairs_memory(rival: str, shape: Shape, n_threads: int) -> float | None:
+    """Return by how many bytes a way to measure all pairs raises the peak of a process."""
+    prepare = next(r for r in ALL_PAIRS_RIVALS if r.name == rival).prepare
+    return _extra_bytes(lambda rows, labels: prepare(rows, labels, n_threads), shape, "trained")
+
+
+def measure_embedding(
+    backbone: str, image_size: int, n_images: int, n_threads: int, seconds: float, n_turns: int
+) -> dict[str, Any]:
+    """Time images through a network, from files and decoded, beside the network and the reading alone."""
+    with image_files(n_images) as paths:
+        ways = network_and_files(backbone, image_size, paths, n_threads)
+        expected = ways["network"]()
+        judge_embeddings(ways["files"](), expected)
+        judge_embeddings(ways["kept"](), expected)
+        contestants = {name: Contestant(way) for name, way in ways.items()}
+        return {name: asdict(t) for name, t in take_turns(contestants, seconds, n_turns).items()}
+
+
+def measure_backbone(
+    name: str, image_size: int, n_images: int, n_threads: int, seconds: float, n_turns: int
+) -> dict[str, Any]:
+    """Time a batch through a network and a train step of it; with them, its parameters and multiply-adds."""
+    network, ways = prepare_backbone(name, image_size, n_images, n_threads)
+    embeddings, loss = (way() for way in ways.values())  # which also traces them
+    assert np.allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-4)
+    assert np.isfinite(loss)
+    timings = take_turns({way: Contestant(call) for way, call in ways.items()}, seconds, n_turns)
+    return {
+        **{way: asdict(timing) for way, timing in timings.items()},
+        "n_parameters": network.count_params(),
+        "n_multiply_adds": count_multiply_adds(network),
+    }
+
+
 def describe_machine(n_threads: int) -> dict[str, Any]:
     """Say what the numbers of this report are from."""
     import platform
@@ -381,6 +497,12 @@ JOBS: dict[str, Callable[..., Any]] = {
         measure_loss_peers,
         measure_loss_memory,
         measure_beside_tensorflow,
+        measure_evaluation,
+        measure_resamples,
+        measure_all_pairs,
+        measure_all_pairs_memory,
+        measure_embedding,
+        measure_backbone,
         describe_machine,
     )
 }

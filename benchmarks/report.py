@@ -15,6 +15,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from facenet_fast.backbones import BACKBONES
 
 from .jobs import STRATEGIES, Shape, run
 from .loss_rules import MARGINS
@@ -23,10 +26,14 @@ from .losses import RIVALS as LOSS_RIVALS
 from .plots import Curves, plot_growth
 from .regimes import LOSS_REGIMES, REGIMES
 from .rivals import RIVALS, say_bytes
+from .verification import ALL_PAIRS_RIVALS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "docs/performance.md", ROOT / "README.md")
 GROWTH_PLOT = ROOT / "docs/images/mining_growth.png"
+
+# What measuring all pairs may allocate: who lists them soon takes all there is.
+ALL_PAIRS_BYTES = 2e9
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,18 @@ class Scope:
     n_identities: tuple[int, ...] = (3, 6, 12, 25, 45, 90, 180, 450)
     embedding_sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     n_images: tuple[int, ...] = (2, 4, 10, 20, 40, 100, 200)
+    n_pairs: int = 6000
+    n_resamples: int = 1000
+    all_pairs_sizes: tuple[Shape, ...] = ((100, 10, 512), (1300, 10, 128), (1300, 10, 512))
+    # Network, image size, and how many images.
+    embedding: tuple[tuple[str, int, int], ...] = (
+        ("small_resnet", 56, 1500),
+        ("small_resnet", 112, 1500),
+        ("inception_resnet_v1", 160, 100),
+    )
+    backbones: tuple[str, ...] = tuple(BACKBONES)
+    backbone_image_size: int = 112
+    backbone_n_images: int = 32
     n_processes: int = 9
     n_turns: int = 6
 
@@ -74,6 +93,7 @@ def quick(n_threads: int, write: bool) -> Scope:
         strategy_sizes=((45, 40, 128),),
         neighbor_sizes=((45, 40, 128), (90, 40, 128)),
         loss_peer_sizes=((32, 4, 128), (45, 10, 128)),
+        embedding=(("small_resnet", 56, 1500), ("inception_resnet_v1", 160, 100)),
         n_identities=(6, 45, 90),
         embedding_sizes=(32, 128, 512),
         n_images=(4, 40, 200),
@@ -362,6 +382,111 @@ def loss_peers(scope: Scope) -> str:
     return table + "".join(f"\n\n{name}: {reason}." for name, reason in notes.items())
 
 
+def verification(scope: Scope) -> str:
+    """Compare evaluation, resamples and all pairs with what people use today; answers have been judged."""
+    rows: list[list[str]] = []
+
+    def add(what: str, by: dict[str, float], extra: dict[str, str], scaled: str = "") -> None:
+        """Add a row for the seconds of each way, the first of which is this library's."""
+        own = next(iter(by.values()))
+        for name, seconds in by.items():
+            sign = "~" if name == scaled else ""
+            ratio = sign + _multiple(seconds / own)
+            rows.append([what, name, sign + _ms(seconds * 1e3), ratio, extra.get(name, "")])
+
+    effort: dict[str, Any] = {"seconds": scope.seconds, "n_turns": scope.n_turns}
+    pairs: dict[str, Any] = {"n_pairs": scope.n_pairs, "size": 512}
+    for metric, how in enumerate(("squared distances", "angles, mean subtracted")):
+        found = run(
+            "measure_evaluation", scope.n_threads, **pairs, metric=metric, subtract_mean=metric > 0, **effort
+        )
+        by = {
+            "facenet-fast, `verify`": found["ours"]["median"],
+            "the predecessor's formulation": found["theirs"]["median"],
+        }
+        add(f"{scope.n_pairs:,} pairs of 512 numbers, {how}", by, {})
+
+    found = run("measure_resamples", scope.n_threads, **pairs, n_resamples=scope.n_resamples, **effort)
+    loop = "numpy and scikit-learn, no accuracy"
+    by = {"facenet-fast, `exact_verification`": found["ours"]["median"], loop: found["theirs"]["median"]}
+    add(f"their intervals from {scope.n_resamples:,} resamples", by, {}, scaled=loop)
+    by = {"facenet-fast, `verify` and `exact_verification`": found["all"]["median"]}
+    add("both, squared distances", by, {})
+
+    for shape in scope.all_pairs_sizes:
+        found = run("measure_all_pairs", scope.n_threads, shape=shape, memory_limit=ALL_PAIRS_BYTES, **effort)
+        n = shape[0] * shape[1]
+        what = f"all {n * (n - 1) // 2:,} pairs of {n:,} x {shape[2]}"
+        by, extra, reasons = {}, {}, {}
+        for rival in ALL_PAIRS_RIVALS:
+            if "reason" in found[rival.name]:
+                reasons[rival.name] = found[rival.name]["reason"]
+                continue
+            by[rival.name] = found[rival.name]["median"]
+            n_bytes = run("measure_all_pairs_memory", scope.n_threads, rival=rival.name, shape=shape)
+            extra[rival.name] = "-" if n_bytes is None else say_bytes(n_bytes)
+        by["`sgemm` of both halves, nothing counted"] = found["product"]["median"]
+        add(what, by, extra)
+        rows += [[what, name, reason, "", ""] for name, reason in reasons.items()]
+    return _table(["what", "by", "ms", "times ours", "extra memory"], rows)
+
+
+def embedding(scope: Scope) -> str:
+    """Compare images from files through a network with the network, and the reading, alone."""
+    rows = []
+    for backbone, image_size, n_images in scope.embedding:
+        found = run(
+            "measure_embedding",
+            scope.n_threads,
+            backbone=backbone,
+            image_size=image_size,
+            n_images=n_images,
+            # A call takes a second or more, and one alone says little.
+            seconds=scope.seconds * 4,
+            n_turns=min(scope.n_turns, 3),
+        )
+        seconds = {name: timing["median"] for name, timing in found.items()}
+        network = seconds["network"]
+        row = [f"`{backbone}`, {image_size} x {image_size}"]
+        row += [f"{n_images / s:,.0f}" for s in (network, seconds["reading"])]
+        for s in (network + seconds["reading"], seconds["files"], seconds["kept"]):
+            row.append(f"{n_images / s:,.0f} ({network / s:.2f})")
+        rows.append(row)
+    header = [
+        *("images/s", "network alone", "reading alone", "one after the other"),
+        *("`embed_images`, from files", "`embed_images`, kept decoded"),
+    ]
+    return _table(header, rows)
+
+
+def backbones(scope: Scope) -> str:
+    """Say what each network costs, the cheapest image first."""
+    found = {
+        name: run(
+            "measure_backbone",
+            scope.n_threads,
+            name=name,
+            image_size=max(scope.backbone_image_size, BACKBONES[name].smallest_image),
+            n_images=scope.backbone_n_images,
+            # A step of a large network takes seconds.
+            seconds=scope.seconds * 4,
+            n_turns=min(scope.n_turns, 3),
+        )
+        for name in scope.backbones
+    }
+    rows = [
+        [
+            f"`{name}`",
+            f"{costs['n_parameters'] / 1e6:.1f}",
+            f"{costs['n_multiply_adds'] / 1e6:,.0f}",
+            *(_rate(scope.backbone_n_images / costs[way]["median"]) for way in ("embed", "step")),
+        ]
+        for name, costs in sorted(found.items(), key=lambda item: item[1]["n_multiply_adds"])
+    ]
+    header = ["backbone", "M parameters", "M multiply-adds an image", "images/s, embedding", "training"]
+    return _table(header, rows)
+
+
 def tensorflow(scope: Scope) -> str:
     """Say what a train step and mining do to each other."""
     rows = []
@@ -443,6 +568,9 @@ SECTIONS: dict[str, Callable[[Scope], str]] = {
     "neighbors": neighbors,
     "losses": losses,
     "loss-peers": loss_peers,
+    "verification": verification,
+    "embedding": embedding,
+    "backbones": backbones,
     "tensorflow": tensorflow,
     "growth": growth,
 }
@@ -473,6 +601,10 @@ def _shape(shape: Shape) -> str:
 def _ms(milliseconds: float) -> str:
     digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
     return f"{milliseconds:,.{digits}f}"
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.1f}" if per_second < 10 else f"{per_second:,.0f}"
 
 
 def _each(texts: Sequence[str]) -> str:

@@ -90,9 +90,24 @@ class Checkpoints:
         return step_of(prefix)
 
 
-def build_model(config: TrainConfig) -> keras.Model:
-    """Build the network of a configuration, with new weights from Keras' global seed."""
-    return backbones.build(config.backbone, config.image_size, config.embedding_size, dropout=config.dropout)
+def build_model(config: TrainConfig, precision: str = "float32") -> keras.Model:
+    """Build the network of a configuration, with new weights from Keras' global seed.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings.
+    precision : {"float32", "bfloat16", "float16"}
+        What it computes in; its weights and embeddings are float32 in any case.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        return backbones.build(
+            config.backbone, config.image_size, config.embedding_size, dropout=config.dropout
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def load_model(path: str) -> tuple[keras.Model, TrainConfig]:

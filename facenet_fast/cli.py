@@ -19,9 +19,11 @@ from typing import Any, NoReturn
 
 import facenet_fast
 from facenet_fast.config import (
+    AUGMENTATIONS,
     PRESETS,
     ClassifyConfig,
     CompareConfig,
+    DataConfig,
     EmbedConfig,
     FreezeConfig,
     TrainConfig,
@@ -47,6 +49,7 @@ class _Command:
     module: str
     function: str
     summary: str
+    needs_tensorflow: bool = True
 
 
 _COMMANDS = {
@@ -74,10 +77,17 @@ _COMMANDS = {
         "classify",
         "Train a classifier of known people on embeddings, or name the people in images.",
     ),
+    "data": _Command(
+        DataConfig,
+        "facenet_fast.check_data",
+        "check_data",
+        "Check a folder of identities: broken files, duplicates, people of the test set.",
+        needs_tensorflow=False,
+    ),
 }
 
 # Parsed arguments that are no settings.
-_NOT_SETTINGS = ("command", "preset")
+_NOT_SETTINGS = ("command", "preset", "augment")
 # Of TensorFlow's levels the one that leaves out most: errors of its own are exceptions here.
 _QUIET = "3"
 
@@ -118,15 +128,16 @@ def _run(arguments: Sequence[str]) -> None:
     parsed = vars(_build_parser().parse_args([_dashed(argument) for argument in arguments]))
     settings = {name: value for name, value in parsed.items() if name not in _NOT_SETTINGS}
     if parsed["command"] == "train":
-        _train(parsed.get("preset"), settings)
+        _train(parsed.get("preset"), parsed.get("augment"), settings)
         return
     command = _COMMANDS[parsed["command"]]
     config: Any = from_mapping(command.config_class, settings)
-    _import_tensorflow()
+    if command.needs_tensorflow:
+        _import_tensorflow()
     getattr(importlib.import_module(command.module), command.function)(config)
 
 
-def _train(preset: str | None, settings: dict[str, Any]) -> None:
+def _train(preset: str | None, augment: str | None, settings: dict[str, Any]) -> None:
     if settings.get("backbone") == "list":
         from facenet_fast.backbones import describe
 
@@ -135,14 +146,16 @@ def _train(preset: str | None, settings: dict[str, Any]) -> None:
             print(f"{name:{width}}  {description}")
         return
     if settings.get("resume"):
-        if preset:
-            raise UserError("preset must not be given with resume, which has the settings of its run")
+        for name, given in (("preset", preset), ("augment", augment)):
+            if given:
+                raise UserError(f"{name} must not be given with resume, which has the settings of its run")
         _import_tensorflow()
         from facenet_fast.training.run_folder import resumed_config
 
         config = resumed_config(settings["resume"], settings)
     else:
-        config = from_mapping(TrainConfig, {**PRESETS[preset or "demo"], **settings})
+        defaults = {**PRESETS[preset or "demo"], **(AUGMENTATIONS[augment] if augment else {})}
+        config = from_mapping(TrainConfig, {**defaults, **settings})
         _import_tensorflow()
     from facenet_fast.training.loop import train
 
@@ -169,6 +182,11 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--preset", choices=sorted(PRESETS), help="defaults of all other flags: demo, or the predecessor's"
+    )
+    train.add_argument(
+        "--augment",
+        choices=list(AUGMENTATIONS),
+        help="defaults of the flags of augmentation, whatever the preset's are",
     )
     for name, command in _COMMANDS.items():
         _add_command(commands, name, command.config_class, command.summary)

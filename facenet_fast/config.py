@@ -16,10 +16,14 @@ from typing import Any, TypeVar
 from facenet_fast.errors import UserError
 
 __all__ = [
+    "AUGMENTATIONS",
+    "BEST_BY",
     "OPTIMIZERS",
+    "PRECISIONS",
     "PRESETS",
     "ClassifyConfig",
     "CompareConfig",
+    "DataConfig",
     "EmbedConfig",
     "FreezeConfig",
     "TrainConfig",
@@ -31,6 +35,12 @@ __all__ = [
 
 OPTIMIZERS = ("adamw", "ADAGRAD", "ADADELTA", "ADAM", "RMSPROP", "MOM")
 """`adamw` has Keras' constants; names in capitals have those of the predecessor (ADAM: epsilon 0.1, ...)."""
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""What `TrainConfig.precision` may be; the last needs, and gets, a scaled loss."""
+
+BEST_BY = ("auc", "accuracy", "val", "eer")
+"""Measures of verification by which weights may be called the best; of eer the least."""
 
 Config = TypeVar("Config", bound="_Checked")
 
@@ -169,6 +179,12 @@ class TrainConfig(_Checked):
         group="data",
         path=True,
     )
+    quarantine: str = _setting(
+        "",
+        help="file of images to leave out, as `facenet-fast data check` writes it",
+        group="data",
+        path=True,
+    )
     n_held_out: int = _setting(
         10, help="identities kept from training, to verify on", group="data", minimum=0
     )
@@ -181,6 +197,12 @@ class TrainConfig(_Checked):
     )
     cache_megabytes: int = _setting(
         2048, help="memory for decoded images; what does not fit is decoded again", group="data", minimum=0
+    )
+    cache_dir: str = _setting(
+        "",
+        help="keep all decoded images in files of this folder instead of memory, for this run and others",
+        group="data",
+        path=True,
     )
 
     random_crop: bool = _setting(
@@ -224,6 +246,48 @@ class TrainConfig(_Checked):
         group="augmentation",
         minimum=0.0,
         below=1.0,
+    )
+    saturation: float = _setting(
+        0.0,
+        help="largest random change of saturation, as a factor's distance from 1",
+        group="augmentation",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    hue: float = _setting(
+        0.0,
+        help="largest random turn of colours, as a fraction of the circle",
+        group="augmentation",
+        minimum=0.0,
+        maximum=0.5,
+    )
+    grey: float = _setting(
+        0.0,
+        help="probability that a training image loses its colours",
+        group="augmentation",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    blur: float = _setting(
+        0.0,
+        help="largest standard deviation of a random blur, as a fraction of the size",
+        group="augmentation",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    downscale: float = _setting(
+        0.0,
+        help="largest random reduction before enlarging again, as a fraction of the size",
+        group="augmentation",
+        minimum=0.0,
+        below=1.0,
+    )
+    jpeg: int = _setting(
+        0,
+        help="lowest quality of saving as JPEG in between, 1 to 100 (0: never)",
+        group="augmentation",
+        minimum=0,
+        maximum=100,
     )
 
     backbone: str = _setting(
@@ -332,12 +396,36 @@ class TrainConfig(_Checked):
         minimum=0.0,
         below=1.0,
     )
+    clip_norm: float = _setting(
+        0.0,
+        help="largest norm of the gradient of all weights together; longer ones are shortened (0: none are)",
+        group="optimisation",
+        minimum=0.0,
+    )
+    precision: str = _setting(
+        "float32",
+        help="what the network computes in while training; weights, embeddings and loss stay float32",
+        group="optimisation",
+        choices=PRECISIONS,
+    )
     seed: int = _setting(
         666, help="of the split, the initial weights and every draw", group="optimisation", minimum=0
     )
 
     evaluate_every: int = _setting(
         1, help="epochs between verifications (0: only the last)", group="verification", minimum=0
+    )
+    best_by: str = _setting(
+        "auc",
+        help="the measure by which the best verified weights are kept in RUN/best",
+        group="verification",
+        choices=BEST_BY,
+    )
+    early_stop: int = _setting(
+        0,
+        help="stop after so many verifications in a row that are no better than the best (0: never)",
+        group="verification",
+        minimum=0,
     )
     max_pairs: int = _setting(
         20000, help="most pairs drawn from the held-out identities", group="verification", minimum=10
@@ -396,6 +484,10 @@ class TrainConfig(_Checked):
                 "learning_rate must be positive unless learning_rate_schedule_file is given; "
                 f"got {self.learning_rate}"
             )
+        if self.early_stop and not self.evaluate_every:
+            raise UserError("early_stop needs verifications on the way; got evaluate_every=0")
+        if self.early_stop and not (self.n_held_out or self.lfw_dir):
+            raise UserError("early_stop needs people to verify on; got n_held_out=0 and no lfw_dir")
         if self.lfw_pairs and not self.lfw_dir:
             raise UserError(
                 f"lfw_pairs needs lfw_dir, the folder of the images; got lfw_pairs={self.lfw_pairs!r} alone"
@@ -444,6 +536,58 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named sets of defaults: `demo` are those of `TrainConfig`, `facenet` those of the predecessor's trainer."""
+
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "light": {
+        "random_crop": False,
+        "random_flip": True,
+        "rotation_degrees": 5.0,
+        "scale": 0.05,
+        "shift": 0.02,
+        "brightness": 0.1,
+        "contrast": 0.1,
+        "cutout": 0.0,
+        "saturation": 0.1,
+        "hue": 0.0,
+        "grey": 0.0,
+        "blur": 0.0,
+        "downscale": 0.0,
+        "jpeg": 0,
+    },
+    "medium": {
+        "random_crop": False,
+        "random_flip": True,
+        "rotation_degrees": 10.0,
+        "scale": 0.1,
+        "shift": 0.04,
+        "brightness": 0.2,
+        "contrast": 0.3,
+        "cutout": 0.25,
+        "saturation": 0.3,
+        "hue": 0.02,
+        "grey": 0.05,
+        "blur": 0.01,
+        "downscale": 0.4,
+        "jpeg": 0,
+    },
+    "strong": {
+        "random_crop": False,
+        "random_flip": True,
+        "rotation_degrees": 15.0,
+        "scale": 0.15,
+        "shift": 0.06,
+        "brightness": 0.3,
+        "contrast": 0.5,
+        "cutout": 0.5,
+        "saturation": 0.5,
+        "hue": 0.04,
+        "grey": 0.1,
+        "blur": 0.02,
+        "downscale": 0.8,
+        "jpeg": 30,
+    },
+}
+"""Named sets of all settings of augmentation, for faces that are aligned (docs/augmentation.md)."""
 
 
 @dataclass(frozen=True)
@@ -686,6 +830,55 @@ class ClassifyConfig(_Checked):
             raise UserError(
                 "train_images_per_identity must be below min_images_per_identity, "
                 f"{self.min_images_per_identity}, to leave some to test; got {self.train_images_per_identity}"
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig(_Checked):
+    """Settings of `facenet-fast data`.
+
+    Raises
+    ------
+    UserError
+        For a value of the wrong type or out of bounds.
+    """
+
+    action: str = _setting(help="check: look for what is wrong", choices=("check",), positional=True)
+    data_dir: str = _setting(
+        help="folder of IDENTITY/image.*, several joined by ':', or 'orl'", positional=True, path=True
+    )
+    report_path: str = _setting("", help="write all that is found here: OUT.json", path=True)
+    quarantine_path: str = _setting(
+        "", help="write the images to leave out here, for `train --quarantine`: OUT.txt", path=True
+    )
+    tiny_pixels: int = _setting(
+        32, help="images whose smaller side has fewer pixels are called tiny", minimum=0
+    )
+    near: float = _setting(
+        0.98,
+        help="correlation of 32 x 32 grey thumbnails from which on two images are one photograph",
+        minimum=0.9,
+        maximum=1.0,
+    )
+    threads: int = _setting(0, help="threads for decoding and comparing (0: all cores)", minimum=0)
+    against: str = _setting(
+        "",
+        help="test set that nobody may be in: a folder of identities, or a pairs file",
+        group="test set",
+        path=True,
+    )
+    against_dir: str = _setting(
+        "",
+        help="folder of the pairs file's images; default: `images` beside it, or its own",
+        group="test set",
+        path=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.against_dir and not self.against:
+            raise UserError(
+                f"against_dir needs against, the pairs file; got against_dir={self.against_dir!r} alone"
             )
 
 

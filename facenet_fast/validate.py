@@ -287,13 +287,15 @@ def _free_path(folder: str, stem: str, suffix: str) -> str:
 
 
 def _pairs_and_images(config: ValidateConfig) -> tuple[str, str]:
-    held_out = os.path.join(config.model, HELD_OUT_PAIRS_FILE)
     try:
         return find_pairs_file(config.images_dir, config.pairs)
     except UserError:
-        if config.pairs or not os.path.isfile(held_out):
-            raise
-    return find_pairs_file(config.images_dir, held_out)
+        # Those of a run, of one of its checkpoints, or of its best weights.
+        for folder in (config.model, os.path.dirname(os.path.abspath(config.model))):
+            held_out = os.path.join(folder, HELD_OUT_PAIRS_FILE)
+            if not config.pairs and os.path.isfile(held_out):
+                return find_pairs_file(config.images_dir, held_out)
+        raise
 
 
 def _load(config: ValidateConfig) -> Embedder:

@@ -14,6 +14,7 @@ from facenet_fast.config import (
     PRESETS,
     ClassifyConfig,
     CompareConfig,
+    DataConfig,
     EmbedConfig,
     FreezeConfig,
     TrainConfig,
@@ -32,6 +33,7 @@ def called_with(monkeypatch):
         ("embed", "embed_folder"),
         ("compare", "compare"),
         ("classify", "classify"),
+        ("check_data", "check_data"),
     ):
         monkeypatch.setattr(importlib.import_module(f"facenet_fast.{module}"), function, got.append)
 
@@ -63,6 +65,8 @@ def test_every_setting_has_a_flag_in_both_spellings(called_with, field, tmp_path
         "step": "triplets",
         "optimizer": "MOM",
         "schedule": "constant",
+        "precision": "bfloat16",
+        "best_by": "eer",
     }.get(field.name, example)
     extra = " --lfw-dir x" if field.name == "lfw_pairs" else ""
     if field.name == "resume":
@@ -180,6 +184,11 @@ def test_embedding(called_with):
     assert config == EmbedConfig("people", "/models/20180402", "out.npz", use_flipped_images=True)
 
 
+def test_checking_a_data_set(called_with):
+    config = called_with("data check people --against lfw --quarantine-path quarantine.txt")
+    assert config == DataConfig("check", "people", against="lfw", quarantine_path="quarantine.txt")
+
+
 def test_the_predecessors_classifying_commands(called_with):
     config = called_with(
         "classify TRAIN /datasets/people /models/20180402 people.npz --batch_size 1000 "
@@ -285,6 +294,7 @@ CONFIGS = {
     "embed": EmbedConfig,
     "compare": CompareConfig,
     "classify": ClassifyConfig,
+    "data": DataConfig,
 }
 
 

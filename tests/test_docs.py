@@ -56,6 +56,7 @@ def test_python_of_pages_runs(page: str) -> None:
         "CONTRIBUTING.md",
         "docs/architecture.md",
         "docs/performance.md",
+        "docs/training.md",
     )
 
 

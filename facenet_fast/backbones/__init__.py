@@ -24,7 +24,7 @@ class Backbone:
     description: str
     """One line for the list that the command line prints."""
     smallest_image: int = 1
-    """Images with a side below this vanish on their way through the network."""
+    """Images with a smaller side vanish on their way through the network, or are smaller than its stride."""
     head_momentum: float = 0.99
     """How slowly the head's batch-norm averages move."""
 
@@ -42,14 +42,19 @@ BACKBONES: dict[str, Backbone] = {
         smallest_image=75,
         head_momentum=0.995,
     ),
-    "inception_resnet_v2": Backbone(
-        "facenet_fast.backbones.applications:inception_resnet_v2",
-        "Inception-ResNet-v2 of keras.applications, 54.5 M parameters",
-        smallest_image=75,
+    "squeezenet": Backbone(
+        "facenet_fast.backbones.squeezenet:features",
+        "SqueezeNet v1.0, 0.8 M parameters",
+        smallest_image=29,
     ),
-    "densenet121": Backbone(
-        "facenet_fast.backbones.applications:densenet121",
-        "DenseNet-121 of keras.applications, 7.2 M parameters",
+    "mobilefacenet": Backbone(
+        "facenet_fast.backbones.mobilefacenet:features",
+        "MobileFaceNet, 1.0 M parameters, made for 112 pixels",
+        smallest_image=16,
+    ),
+    "se_resnet50": Backbone(
+        "facenet_fast.backbones.se_resnet50:features",
+        "SE-ResNet-50 (SENet), 26.4 M parameters",
         smallest_image=32,
     ),
     "mobilenet_v3_small": Backbone(
@@ -57,10 +62,40 @@ BACKBONES: dict[str, Backbone] = {
         "MobileNetV3-Small of keras.applications, 1.0 M parameters",
         smallest_image=32,
     ),
+    "mobilenet_v3_large": Backbone(
+        "facenet_fast.backbones.applications:mobilenet_v3_large",
+        "MobileNetV3-Large of keras.applications, 3.1 M parameters",
+        smallest_image=32,
+    ),
     "efficientnet_v2_b0": Backbone(
         "facenet_fast.backbones.applications:efficientnet_v2_b0",
         "EfficientNetV2-B0 of keras.applications, 6.1 M parameters",
         smallest_image=32,
+    ),
+    "densenet121": Backbone(
+        "facenet_fast.backbones.applications:densenet121",
+        "DenseNet-121 of keras.applications, 7.2 M parameters",
+        smallest_image=32,
+    ),
+    "densenet169": Backbone(
+        "facenet_fast.backbones.applications:densenet169",
+        "DenseNet-169 of keras.applications, 12.9 M parameters",
+        smallest_image=32,
+    ),
+    "resnet50_v2": Backbone(
+        "facenet_fast.backbones.applications:resnet50_v2",
+        "ResNet-50 v2 of keras.applications, 23.8 M parameters",
+        smallest_image=32,
+    ),
+    "convnext_tiny": Backbone(
+        "facenet_fast.backbones.applications:convnext_tiny",
+        "ConvNeXt-Tiny of keras.applications, 27.9 M parameters",
+        smallest_image=32,
+    ),
+    "inception_resnet_v2": Backbone(
+        "facenet_fast.backbones.applications:inception_resnet_v2",
+        "Inception-ResNet-v2 of keras.applications, 54.5 M parameters",
+        smallest_image=75,
     ),
 }
 

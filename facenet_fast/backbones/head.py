@@ -61,8 +61,9 @@ def embed(features: Any, embedding_size: int, *, dropout: float = 0.0, momentum:
     x = keras.layers.Flatten(name="features")(features)
     if dropout > 0:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
-    x = keras.layers.Dense(embedding_size, use_bias=False, name="bottleneck")(x)
+    # In float32 whatever the network computes in: half precision tells embeddings apart to three digits only.
+    x = keras.layers.Dense(embedding_size, use_bias=False, name="bottleneck", dtype="float32")(x)
     x = keras.layers.BatchNormalization(
-        scale=False, momentum=momentum, epsilon=1e-3, name="bottleneck_batch_norm"
+        scale=False, momentum=momentum, epsilon=1e-3, name="bottleneck_batch_norm", dtype="float32"
     )(x)
     return L2Normalisation(dtype="float32", name="embeddings")(x)

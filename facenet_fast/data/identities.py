@@ -23,6 +23,7 @@ __all__ = [
     "IdentityDataset",
     "fetch_orl_dir",
     "find_orl_dir",
+    "list_images",
     "resolve_data_dirs",
     "scan_identities",
     "split_identities",
@@ -179,6 +180,36 @@ def scan_identities(data_dir: str, *, min_identities: int = 1) -> IdentityDatase
     UserError
         If a folder is missing, is a file or cannot be read, or if too few identities are found.
     """
+    groups, strays = list_images(data_dir)
+    names = [name for name in groups if groups[name]]
+    if len(names) < min_identities:
+        raise UserError(_too_few(data_dir, names, groups, strays, min_identities))
+    _warn_once(strays, "file that is no image", "files that are no images")
+    empty = [name for name in groups if not groups[name]]
+    _warn_once(empty, "identity without an image", "identities without an image")
+    return _from_groups(names, [groups[name] for name in names])
+
+
+def list_images(data_dir: str) -> tuple[dict[str, list[str]], list[str]]:
+    """List all that a ``DIR/IDENTITY/image.*`` folder holds but hidden files, naturally sorted.
+
+    Parameters
+    ----------
+    data_dir : str
+        As for `scan_identities`.
+
+    Returns
+    -------
+    groups : dict of str to list of str
+        Paths of each identity's images, by its name; none where its folder has none.
+    strays : list of str
+        Paths of files and folders that are no images by their names, or are in no identity's folder.
+
+    Raises
+    ------
+    UserError
+        If a folder is missing, is a file or cannot be read.
+    """
     groups: dict[str, list[str]] = {}
     strays: list[str] = []
     for data_root in resolve_data_dirs(data_dir):
@@ -193,13 +224,7 @@ def scan_identities(data_dir: str, *, min_identities: int = 1) -> IdentityDatase
                 images, others = [path for path in images if path.endswith(".pgm")], []
             groups.setdefault(entry.name, []).extend(images)
             strays.extend(others)
-    names = sorted((name for name in groups if groups[name]), key=_natural_key)
-    if len(names) < min_identities:
-        raise UserError(_too_few(data_dir, names, groups, strays, min_identities))
-    _warn_once(strays, "file that is no image", "files that are no images")
-    empty = sorted((name for name in groups if not groups[name]), key=_natural_key)
-    _warn_once(empty, "identity without an image", "identities without an image")
-    return _from_groups(names, [groups[name] for name in names])
+    return {name: groups[name] for name in sorted(groups, key=_natural_key)}, strays
 
 
 def split_identities(

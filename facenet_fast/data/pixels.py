@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ __all__ = ["STANDARDISATIONS", "centre_crop", "standardise"]
 
 #: How pixels may be standardised.
 STANDARDISATIONS: tuple[str, ...] = ("per_image", "fixed")
+
+_VALUES_AT_A_TIME = 2**16
 
 
 def standardise(images: Any, kind: str) -> Any:
@@ -53,10 +56,15 @@ def standardise(images: Any, kind: str) -> Any:
             pixels -= np.float32(127.5)
             pixels /= np.float32(128.0)
             return pixels
-        n_values = np.prod(images.shape[1:])
-        pixels -= pixels.mean(axis=(1, 2, 3), keepdims=True)
-        deviations = np.sqrt(np.square(pixels).mean(axis=(1, 2, 3), keepdims=True))
-        pixels /= np.maximum(deviations, np.float32(1.0 / np.sqrt(n_values)))
+        rows = pixels.reshape(len(pixels), math.prod(images.shape[1:]))
+        least = np.float32(1.0 / np.sqrt(rows.shape[1]))
+        # A few images at a time, which stay in the cache for all of it.
+        n_at_a_time = max(1, _VALUES_AT_A_TIME // rows.shape[1])
+        for start in range(0, len(rows), n_at_a_time):
+            block = rows[start : start + n_at_a_time]
+            block -= block.mean(axis=1, keepdims=True)
+            deviations = np.sqrt(np.square(block).mean(axis=1, keepdims=True))
+            block /= np.maximum(deviations, least)
         return pixels
 
     import tensorflow as tf

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from facenet_fast.data.decoding import UnreadableImage, decode_square, in_tasks, n_usable_cpus
+from facenet_fast.data.image_cache import NOT_KEPT, FileCache, MemoryCache
 from facenet_fast.errors import UserError
 
 __all__ = ["ImageStore"]
 
 _logger = logging.getLogger("facenet_fast")
 
-_UNKNOWN, _BAD = -1, -2  # values of _slots that are no slot
+_UNKNOWN, _BAD = NOT_KEPT, -2  # values of _places that are no place
 
 _Pixels = npt.NDArray[np.uint8]
 
@@ -26,9 +27,9 @@ _Pixels = npt.NDArray[np.uint8]
 class ImageStore:
     """Read images as squares of one size, decoding each file only once as long as there is room.
 
-    Room is filled in the order of reading and nothing is thrown out: under a sampler that visits all images
-    before it repeats one, throwing out the oldest would throw out what comes next. Any number of threads may
-    read at a time.
+    Room in memory is filled in the order of reading and nothing is thrown out: under a sampler that visits
+    all images before it repeats one, throwing out the oldest would throw out what comes next. A file has room
+    for all of them. Any number of threads may read at a time.
 
     Parameters
     ----------
@@ -38,6 +39,9 @@ class ImageStore:
         Side of the squares in pixels (see `decode_square`).
     cache_bytes : int, default=2 GiB
         Most memory for decoded images, each ``3 * store_size ** 2`` bytes; 0 keeps none.
+    cache_dir : str, optional
+        Keep all decoded images in a file of this folder instead, where other runs on the same files find them
+        (`facenet_fast.data.image_cache.FileCache`).
     threads : int, optional
         Number of decoding threads; by default as many as there are CPUs for this process.
 
@@ -53,7 +57,8 @@ class ImageStore:
     Raises
     ------
     UserError
-        If `store_size` or `threads` is less than 1, or `cache_bytes` is negative.
+        If `store_size` or `threads` is less than 1, or `cache_bytes` is negative; or if `cache_dir` has no
+        room or cannot be written.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class ImageStore:
         store_size: int,
         *,
         cache_bytes: int = 2 << 30,
+        cache_dir: str | None = None,
         threads: int | None = None,
     ) -> None:
         self.paths = tuple(paths)
@@ -71,16 +77,18 @@ class ImageStore:
         n_threads = n_usable_cpus() if threads is None else _at_least("threads", threads, 1)
         self._executor = ThreadPoolExecutor(n_threads, thread_name_prefix="facenet-fast-read")
         self._lock = Lock()
-        self._slots = np.full(len(self.paths), _UNKNOWN, dtype=np.int64)
-        # Pages that are never written cost no memory, so the whole room is asked for at once.
-        n_slots = min(len(self.paths), cache_bytes // (3 * self.store_size**2))
-        self._cache: _Pixels = np.empty((n_slots, *self._shape), dtype=np.uint8)
-        self._n_filled = 0
+        self._places = np.full(len(self.paths), _UNKNOWN, dtype=np.int64)
+        self._cache: FileCache | MemoryCache
+        if cache_dir is not None and self.paths:
+            self._cache = FileCache(cache_dir, self.paths, self.store_size)
+        else:
+            n_places = min(len(self.paths), cache_bytes // (3 * self.store_size**2))
+            self._cache = MemoryCache(n_places, self.store_size)
 
     @property
     def n_cached(self) -> int:
-        """Number of images that are kept decoded."""
-        return self._n_filled
+        """Number of images that are known to be kept decoded."""
+        return int(np.count_nonzero(self._places >= 0))
 
     def read(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> tuple[_Pixels, npt.NDArray[np.bool_]]:
         """Return images in the order asked for.
@@ -103,17 +111,17 @@ class ImageStore:
             If an index is not in ``0 .. len(paths) - 1``.
         """
         wanted = self._checked(indices)
-        slots = self._slots[wanted]
+        places = self._places[wanted]
         images: _Pixels = np.empty((len(wanted), *self._shape), dtype=np.uint8)
-        if len(wanted) and slots.min() >= 0:
-            # mode="clip" lets NumPy write into `out` directly; all slots are in range.
-            np.take(self._cache, slots, axis=0, out=images, mode="clip")
+        if len(wanted) and places.min() >= 0:
+            # mode="clip" lets NumPy write into `out` directly; all places are in range.
+            np.take(self._cache.pixels, places, axis=0, out=images, mode="clip")
             return images, np.ones(len(wanted), dtype=bool)
-        cached = np.flatnonzero(slots >= 0)
-        images[cached] = self._cache[slots[cached]]
-        unknown = np.flatnonzero(slots == _UNKNOWN)
+        cached = np.flatnonzero(places >= 0)
+        images[cached] = self._cache.pixels[places[cached]]
+        unknown = np.flatnonzero(places == _UNKNOWN)
         new, first_use = np.unique(wanted[unknown], return_inverse=True)
-        ok = slots != _BAD
+        ok = places != _BAD
         if len(new):
             # Decoded right where it is wanted, unless an image is wanted in several places.
             in_place = len(new) == len(wanted) and np.array_equal(new, wanted)
@@ -142,7 +150,7 @@ class ImageStore:
         step = 512
         for start in range(0, n_images, step):
             block = np.arange(start, min(start + step, n_images))
-            new = block[self._slots[block] == _UNKNOWN]
+            new = block[self._places[block] == _UNKNOWN]
             self._decode(new, np.empty((len(new), *self._shape), dtype=np.uint8))
             if progress is not None:
                 progress(int(block[-1]) + 1, n_images)
@@ -165,11 +173,12 @@ class ImageStore:
     def _decode(self, indices: npt.NDArray[np.int64], images: _Pixels) -> npt.NDArray[np.bool_]:
         """Decode different images into `images`, keep what there is room for, and tell which are readable."""
         reasons: dict[int, str] = {}
+        marks = np.zeros(len(indices), dtype=np.uint64)
 
         def decode(wanted: Sequence[int], positions: range) -> None:
             for n in positions:
                 try:
-                    images[n] = self._decode_one(wanted[n])
+                    marks[n] = self._cache.load(wanted[n], images[n], self._decode_one)
                 except UnreadableImage as error:
                     reasons[n] = error.reason
 
@@ -181,13 +190,9 @@ class ImageStore:
             readable = np.ones(len(indices), dtype=bool)
             readable[list(reasons)] = False
             # Another thread may have decoded the same images meanwhile.
-            rows = np.flatnonzero(readable & (self._slots[indices] == _UNKNOWN))
-            rows = rows[: len(self._cache) - self._n_filled]
-            slots = np.arange(self._n_filled, self._n_filled + len(rows))
-            self._cache[slots] = images[rows]
-            # Only now: a reader in another thread that sees a slot finds it filled.
-            self._slots[indices[rows]] = slots
-            self._n_filled += len(rows)
+            rows = np.flatnonzero(readable & (self._places[indices] == _UNKNOWN))
+            # Its place only now: a reader in another thread that sees it finds it filled.
+            self._places[indices[rows]] = self._cache.keep(indices[rows], images[rows], marks[rows])
         return readable
 
     def _decode_one(self, index: int) -> _Pixels:
@@ -197,7 +202,7 @@ class ImageStore:
     def _report(self, index: int, reason: str) -> None:
         if index not in self.bad:
             self.bad[index] = reason
-            self._slots[index] = _BAD
+            self._places[index] = _BAD
             _logger.warning("left out unreadable image %s: %s", self.paths[index], reason)
 
 

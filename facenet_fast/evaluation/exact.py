@@ -6,7 +6,6 @@ the draw: people are drawn anew, with replacement, and the measure is taken agai
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facenet_fast.data.decoding import n_usable_cpus
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.roc import (
     FARS,
@@ -306,7 +306,7 @@ def _measures_of_resamples(
         return bootstrap(*sorted_pairs, left, right, counts, wanted)
 
     parts = [range(start, min(start + step, n_resamples)) for start in range(0, n_resamples, step)]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+    with ThreadPoolExecutor(max_workers=n_usable_cpus()) as threads:
         return np.concatenate(list(threads.map(measure, parts)))
 
 

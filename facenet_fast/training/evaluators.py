@@ -111,6 +111,7 @@ def image_store(config: TrainConfig, paths: tuple[str, ...]) -> ImageStore:
         paths,
         config.store_size,
         cache_bytes=config.cache_megabytes << 20,
+        cache_dir=config.cache_dir or None,
         threads=config.threads or None,
     )
 

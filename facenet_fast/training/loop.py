@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from facenet_fast.checkpoints import Checkpoints, build_model, copy_weights, fin
 from facenet_fast.config import TrainConfig
 from facenet_fast.data.identities import IdentityDataset, scan_identities, split_identities
 from facenet_fast.data.images import Augmentation, ImageStore, augment, centre_crop, standardise
+from facenet_fast.data.quarantine import without_quarantined
 from facenet_fast.data.sampling import IdentitySampler
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.baselines import pixel_embedder, whitened_pca_embedder
@@ -31,6 +32,7 @@ from facenet_fast.report.measure import Measures
 from facenet_fast.report.plots import plot_verification
 from facenet_fast.report.table import verification_line, verification_table
 from facenet_fast.thresholds import Similarity, Thresholds, save_thresholds, thresholds_at
+from facenet_fast.training.best import BestWeights
 from facenet_fast.training.devices import configure_devices
 from facenet_fast.training.evaluators import Evaluator, held_out_evaluator, image_store, lfw_evaluator
 from facenet_fast.training.interrupts import interrupt_deferred
@@ -39,6 +41,7 @@ from facenet_fast.training.pools import PoolReader
 from facenet_fast.training.run_folder import RunFolder, make_run_folder
 from facenet_fast.training.schedules import learning_rate_schedule
 from facenet_fast.training.step import STEPS, Outcome, Preparation, TripletBatch
+from facenet_fast.training.time_split import TimeSplit
 
 __all__ = ["TrainResult", "train"]
 
@@ -95,9 +98,9 @@ def train(config: TrainConfig) -> TrainResult:
     _check_strategy(config.strategy)
     rate = learning_rate_schedule(config)
     configure_devices(config)
-    dataset, held_out = split_identities(
-        scan_identities(config.data_dir, min_identities=2), config.n_held_out, config.seed
-    )
+    scanned = scan_identities(config.data_dir, min_identities=2)
+    kept = without_quarantined(scanned, config.data_dir, config.quarantine) if config.quarantine else scanned
+    dataset, held_out = split_identities(kept, config.n_held_out, config.seed)
     if config.resume:
         find_checkpoint(config.resume)
     learner = _build_learner(config)
@@ -109,7 +112,10 @@ def train(config: TrainConfig) -> TrainResult:
         Measures(folder.logs_dir) as measures,
         PoolReader(sampler, store) as pools,
     ):
-        _introduce(console, config, folder, dataset, learner.model)
+        _introduce(console, config, folder, dataset, learner)
+        if config.quarantine:
+            n_left_out = scanned.n_images - kept.n_images
+            console.line(f"Left out {n_left_out} of {scanned.n_images} images, as {config.quarantine} says")
         evaluators = _build_evaluators(config, held_out, folder)
         run = _Run(config, folder, console, measures, evaluators, learner, pools)
         run.compare_baselines(store, dataset.labels)
@@ -128,6 +134,7 @@ class _Learner:
     model: keras.Model
     averaged: keras.Model
     optimizer: keras.Optimizer
+    restored: str  # which weights are not new
 
 
 @dataclass
@@ -169,12 +176,15 @@ class _Run:
             },
             keep=self.config.keep_checkpoints,
         )
+        self._best = BestWeights(self.folder.run_dir, learner.averaged, self.config.best_by)
+        self._split = TimeSplit()
 
     def train(self, rate: Callable[[int], float | None]) -> None:
         """Go on to the last step; on Ctrl-C save, say where, and raise `KeyboardInterrupt`."""
         try:
-            while self.step < self.config.n_steps and self._train_epoch(rate):
-                self._end_epoch()
+            going_on = True
+            while going_on and self.step < self.config.n_steps and self._train_epoch(rate):
+                going_on = self._end_epoch()
         except KeyboardInterrupt:
             self.save()
             self.console.line(
@@ -189,26 +199,36 @@ class _Run:
         epoch_end = (self.step // config.epoch_size + 1) * config.epoch_size
         n_empty = 0
         start = time.perf_counter()
+        self._split = TimeSplit()
         while self.step < epoch_end:
-            pool = self.pools.next()
-            n_applied = 0
-            for work in self._plan(pool):
+            with self._split.of("read"):
+                pool = self.pools.next()
+            n_applied = n_rescaled = 0
+            with self._split.of("embed"):
+                plan = self._plan(pool)
+            if plan and isinstance(plan[0], TripletBatch):
+                self._split.mined(plan[0].mined.seconds, within="embed")
+            for work in plan:
                 learning_rate = rate(self.step)
                 if learning_rate is None:
                     self.console.line(f"The schedule file ends training before step {self.step}.")
                     return False
                 self.learner.optimizer.learning_rate = learning_rate
                 with interrupt_deferred():
-                    outcome = self.stepper.run(work, self.step)
+                    with self._split.of("step"):
+                        outcome = self.stepper.run(work, self.step)
                     self._check_finite(outcome.is_finite, learning_rate)
                     self.step += outcome.is_applied
+                if not isinstance(work, TripletBatch):
+                    self._split.mined(outcome.mined.seconds, within="step")
                 n_applied += outcome.is_applied
+                n_rescaled += outcome.is_rescaled
                 if outcome.is_applied:
                     self._measure_step(outcome, learning_rate, time.perf_counter() - start)
                     start = time.perf_counter()
                 if self.step == epoch_end:
                     break
-            n_empty = 0 if n_applied else n_empty + 1
+            n_empty = 0 if n_applied or n_rescaled else n_empty + 1
             if n_empty == config.max_empty_pools:
                 self._say_no_triplets(n_empty)
                 return False
@@ -230,13 +250,25 @@ class _Run:
             )
         return plan
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self) -> bool:
+        """Tell, verify and save; return whether there is reason to go on."""
+        for part, seconds in self._split.seconds().items():
+            self.measures.measure(f"time/epoch_{part}", seconds, self.step)
+        self.console.detail(f"Epoch took {self._split.line()}")
         epoch = self.step // self.config.epoch_size
         every = self.config.evaluate_every
         if every and epoch % every == 0 and self.step < self.config.n_steps:
             self.evaluate("network after")
         self.save()
         self.measures.flush()
+        patience = self.config.early_stop
+        if patience and self._best.n_since >= patience:
+            self.console.line(
+                f"Stopped early at step {self.step}: {self._best.n_since} verifications no better by "
+                f"{self.config.best_by} than that at step {self._best.step}"
+            )
+            return False
+        return True
 
     def evaluate(self, name: str) -> None:
         """Verify the averaged network on every evaluator."""
@@ -261,6 +293,8 @@ class _Run:
             else:
                 self.console.line(f"Held-out people at step {self.step}: {verification_line(result)}")
         self.evaluated_at = self.step
+        if name == "network after" and self.evaluators:
+            self._best.see(self.results[self.evaluators[0].name][name], self.step)
 
     def compare_baselines(self, store: ImageStore, labels: npt.NDArray[np.int32]) -> None:
         """Verify what needs no network on every evaluator; the PCA is fitted on the training images."""
@@ -284,7 +318,7 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""
-        state = {"step": self.step, "pools": self.pools.state()}
+        state = {"step": self.step, "pools": self.pools.state(), "best": self._best.state()}
         self._progress.assign(json.dumps(state))
         start = time.perf_counter()
         self.saved = self.checkpoints.save(self.step)
@@ -300,6 +334,7 @@ class _Run:
         state = json.loads(self._progress.numpy())
         self.step = int(state["step"])
         self.pools.restore(state["pools"])
+        self._best.restore(state.get("best", {}))
         self.console.line(f"Resumed from {self.saved}")
 
     def conclude(self) -> TrainResult:
@@ -320,7 +355,8 @@ class _Run:
         self._keep_thresholds()
         self.console.line("")
         self.console.line(f"Checkpoint: {self.saved}")
-        if self.evaluators:
+        if self._best.value is not None:
+            self.console.line(self._best.line())
             images_dir = self.config.data_dir if self.config.n_held_out else self.config.lfw_dir
             self.console.line(f"Verify again: facenet-fast validate {images_dir} {self.folder.run_dir}")
         self.console.line(f"For use: facenet-fast freeze {self.folder.run_dir} model.pb")
@@ -412,16 +448,7 @@ class _Run:
 
 def preparation(config: TrainConfig) -> Preparation:
     """Make the functions from uint8 images to the network's input that a configuration asks for."""
-    strengths = Augmentation(
-        random_crop=config.random_crop,
-        random_flip=config.random_flip,
-        rotation_degrees=config.rotation_degrees,
-        scale=config.scale,
-        shift=config.shift,
-        brightness=config.brightness,
-        contrast=config.contrast,
-        cutout=config.cutout,
-    )
+    strengths = Augmentation(**{one.name: getattr(config, one.name) for one in fields(Augmentation)})
 
     def train(images: Any, seed: Any) -> Any:
         changed = augment(images, strengths, seed, image_size=config.image_size)
@@ -435,15 +462,24 @@ def preparation(config: TrainConfig) -> Preparation:
 
 def _build_learner(config: TrainConfig) -> _Learner:
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config)
+    model = build_model(config, config.precision)
     averaged = model
     if config.moving_average_decay > 0:
         averaged = build_model(config)
+    restored = ""
     if config.pretrained_model and not config.resume:
         path = config.pretrained_model
-        copy_weights(load_keras_file(path) if path.endswith(".keras") else load_model(path)[0], model, path)
+        if path.endswith(".pb"):
+            raise UserError(
+                "pretrained_model must be a run folder, a checkpoint's prefix or a .keras file; a frozen "
+                f"graph holds constants, no weights; got {path!r}"
+            )
+        source = load_keras_file(path) if path.endswith(".keras") else load_model(path)[0]
+        new = copy_weights(source, model, path)
+        restored = f"Restored {len(model.weights) - len(new)} of {len(model.weights)} weights of {path}"
+        restored += f"; new: {', '.join(new)}" if new else ""
     averaged.set_weights(model.get_weights())
-    return _Learner(model, averaged, build_optimizer(config, model.trainable_variables))
+    return _Learner(model, averaged, build_optimizer(config, model.trainable_variables), restored)
 
 
 def _build_evaluators(config: TrainConfig, held_out: IdentityDataset, folder: RunFolder) -> list[Evaluator]:
@@ -457,12 +493,15 @@ def _build_evaluators(config: TrainConfig, held_out: IdentityDataset, folder: Ru
 
 
 def _introduce(
-    console: Console, config: TrainConfig, folder: RunFolder, dataset: IdentityDataset, model: keras.Model
+    console: Console, config: TrainConfig, folder: RunFolder, dataset: IdentityDataset, learner: _Learner
 ) -> None:
+    model = learner.model
     console.line(f"Model directory: {folder.run_dir}")
     console.line(f"Log directory: {folder.logs_dir}")
     if config.pretrained_model:
         console.line(f"Pre-trained model: {config.pretrained_model}")
+    if learner.restored:
+        console.line(learner.restored)
     if config.lfw_dir:
         console.line(f"LFW directory: {config.lfw_dir}")
     console.line(

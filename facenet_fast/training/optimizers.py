@@ -36,7 +36,8 @@ def build_optimizer(config: TrainConfig, variables: Sequence[keras.Variable]) ->
     ----------
     config : TrainConfig
         Read: `optimizer`, `weight_decay` (``adamw`` only: kernels decay by ``learning_rate * weight_decay`` a
-        step; with the others it belongs to the loss). The learning rate is set anew at each step.
+        step; with the others it belongs to the loss); `precision` (float16's loss must be scaled up, or small
+        gradients vanish, and its optimizer divides them again). The learning rate is set anew at each step.
     variables : sequence of keras.Variable
         What it will train.
 
@@ -47,6 +48,8 @@ def build_optimizer(config: TrainConfig, variables: Sequence[keras.Variable]) ->
     optimizer = _BUILDERS[config.optimizer](config)
     if config.optimizer == "adamw":
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    if config.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     if config.optimizer == "RMSPROP":
         for variable in optimizer.variables:

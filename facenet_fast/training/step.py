@@ -10,6 +10,7 @@ each.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -39,6 +40,9 @@ __all__ = [
     "spread",
     "step_seed",
 ]
+
+# A float16 gradient that overflows at a smaller scale than this is no matter of scale.
+_LEAST_LOSS_SCALE = 2.0**-10
 
 _logger = logging.getLogger("facenet_fast")
 
@@ -71,6 +75,9 @@ class Outcome:
         Of all weights together.
     mined : Mined
         The mining that the step's triplets are from.
+    is_rescaled : bool
+        Whether float16 could not hold the gradient, so that the loss is scaled less from here on. The weights
+        were left alone.
     """
 
     loss: float
@@ -78,16 +85,18 @@ class Outcome:
     n_images: int
     gradient_norm: float
     mined: Mined
+    is_rescaled: bool = False
 
     @property
     def is_finite(self) -> bool:
         """Whether embeddings, loss and gradient are numbers to go on from."""
-        return self.mined.is_finite and math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+        has_gradient = math.isfinite(self.gradient_norm) or self.is_rescaled
+        return self.mined.is_finite and math.isfinite(self.loss) and has_gradient
 
     @property
     def is_applied(self) -> bool:
         """Whether the weights were moved."""
-        return self.is_finite and self.n_triplets > 0
+        return self.is_finite and self.n_triplets > 0 and not self.is_rescaled
 
 
 @dataclass(frozen=True)
@@ -169,8 +178,33 @@ class _Trainer:
         self.indices_spec = tf.TensorSpec((None,), tf.int32)
         self.embeddings_spec = tf.TensorSpec((None, config.embedding_size), tf.float32)
         self.apply = tf.function(self._apply)
+        self.rescale = tf.function(self._rescale)
+
+    @property
+    def _may_overflow(self) -> bool:
+        return self.config.precision == "float16"
+
+    @property
+    def loss_scale(self) -> Any:
+        """What loss and gradients are multiplied with on their way through float16; 1 in wider numbers."""
+        return self.optimizer.dynamic_scale.value if self._may_overflow else 1.0
+
+    def scaled(self, loss: Any) -> Any:
+        """Return what is differentiated in the place of a loss."""
+        return loss * self.loss_scale if self._may_overflow else loss
+
+    def norm(self, gradients: list[Any]) -> Any:
+        """Return the norm of all gradients together, as of the loss itself."""
+        norm = tf.linalg.global_norm(gradients)
+        return norm / self.loss_scale if self._may_overflow else norm
+
+    def _rescale(self, gradients: list[tf.Tensor]) -> None:
+        """Have the optimizer find that these are not finite: it halves its scale and moves nothing."""
+        self.optimizer.apply(gradients, self.model.trainable_variables)
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
+        if self.config.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm * self.loss_scale)
         self.optimizer.apply(gradients, self.model.trainable_variables)
         if self.averaged is not self.model:
             # The predecessor's warm-up: young averages follow fast.
@@ -187,6 +221,11 @@ class _Trainer:
         """Move the weights if the outcome is one to go on from."""
         if outcome.is_applied:
             self.apply(gradients)
+        elif self._may_overflow and not outcome.is_finite and float(self.loss_scale) > _LEAST_LOSS_SCALE:
+            rescaled = dataclasses.replace(outcome, is_rescaled=True)
+            if rescaled.is_finite:
+                self.rescale(gradients)
+                return rescaled
         return outcome
 
     def mine(self, embeddings: npt.NDArray[np.float32], labels: _Integers, seed: _Integers) -> Any:
@@ -266,7 +305,7 @@ class UniqueStep(_Trainer):
         parts = tf.split(embedding_gradients, [len(rows) for rows in chunks])
         for rows, seed, part in zip(chunks, seeds, parts, strict=True):
             gradients = self._carry(tf.constant(pool.images[rows]), tf.constant(seed), part, gradients)
-        return loss, tf.linalg.global_norm(gradients), mined, gradients
+        return loss, self.norm(gradients), mined, gradients
 
     def _whole_pool(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any, list[Any]]:
         variables = self.model.trainable_variables
@@ -274,8 +313,9 @@ class UniqueStep(_Trainer):
             embeddings = self._embed_chunk(images, seed)
             loss, mined = self._mined_loss(embeddings, labels, seed)
             loss += self.regularisation()
-        gradients = _dense(tape.gradient(loss, [variable.value for variable in variables]), variables)
-        return loss, tf.linalg.global_norm(gradients), mined, gradients
+            scaled = self.scaled(loss)
+        gradients = _dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
+        return loss, self.norm(gradients), mined, gradients
 
     def _embed_chunk(self, images: Any, seed: Any) -> Any:
         return self.model(self.prepare.train(images, seed), training=True)
@@ -296,8 +336,11 @@ class UniqueStep(_Trainer):
             tape.watch(embeddings)
             loss, mined = self._mined_loss(embeddings, labels, seed)
             penalty = self.regularisation()
-        at_embeddings = tf.convert_to_tensor(tape.gradient(loss, embeddings))
-        at_weights = _dense(tape.gradient(penalty, [variable.value for variable in variables]), variables)
+            scaled, scaled_penalty = self.scaled(loss), self.scaled(penalty)
+        at_embeddings = tf.convert_to_tensor(tape.gradient(scaled, embeddings))
+        at_weights = _dense(
+            tape.gradient(scaled_penalty, [variable.value for variable in variables]), variables
+        )
         return loss + penalty, mined, at_embeddings, at_weights
 
     def _carry_chunk(self, images: Any, seed: Any, embedding_gradients: Any, sums: list[Any]) -> list[Any]:
@@ -385,8 +428,9 @@ class TripletStep(_Trainer):
             embeddings = self.model(self.prepare.train(images, seed), training=True)
             anchor, positive, negative = tf.split(embeddings, 3)
             loss = loss_of_triplets(anchor, positive, negative, self.config.margin) + self.regularisation()
-        gradients = _dense(tape.gradient(loss, [variable.value for variable in variables]), variables)
-        return loss, tf.linalg.global_norm(gradients), gradients
+            scaled = self.scaled(loss)
+        gradients = _dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
+        return loss, self.norm(gradients), gradients
 
 
 STEPS: dict[str, type[UniqueStep] | type[TripletStep]] = {"unique": UniqueStep, "triplets": TripletStep}

@@ -2,51 +2,27 @@ import keras
 import numpy as np
 import pytest
 
-from facenet_fast import backbones
-
-N_FEATURES = {
-    "densenet121": 1024,
-    "mobilenet_v3_small": 576,
-    "inception_resnet_v2": 1536,
-    "efficientnet_v2_b0": 1280,
-}
+from facenet_fast.backbones import applications
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "densenet121",
-        "mobilenet_v3_small",
-        pytest.param("inception_resnet_v2", marks=pytest.mark.slow),
-        "efficientnet_v2_b0",
-    ],
-)
-def test_keras_networks_end_in_our_head_and_take_standardised_images(name):
-    size = backbones.BACKBONES[name].smallest_image
-    model = backbones.build(name, size, 12)
-    assert model.get_layer("features").output.shape == (None, N_FEATURES[name])
-    assert model.output_shape == (None, 12)
-    # Keras' own scaling of raw pixels must not stand between the images and the first convolution.
-    kinds = [type(layer) for layer in model.layers]
-    assert not {keras.layers.Rescaling, keras.layers.Normalization} & set(
-        kinds[: kinds.index(keras.layers.Conv2D)]
+@pytest.mark.slow
+def test_convnext_with_depthwise_convolutions_is_keras_own():
+    images = keras.Input((32, 32, 3))
+    ours = keras.Model(images, applications.convnext_tiny(images))
+    theirs = keras.applications.ConvNeXtTiny(
+        include_top=False, weights=None, input_tensor=images, pooling="avg", include_preprocessing=False
     )
-
-
-# Keras 3.15 turns TensorFlow's variables into arrays in a way that NumPy 2 warns about.
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-def test_a_keras_network_embeds_and_comes_back_from_its_file(tmp_path):
-    model = backbones.build("mobilenet_v3_small", 32, 12)
-    images = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
-    embeddings = np.asarray(model(images))
-    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_array_equal(np.asarray(loaded(images)), embeddings)
-
-
-@pytest.mark.parametrize("name", backbones.names())
-def test_every_network_says_how_large_images_must_be(name):
-    smallest = backbones.BACKBONES[name].smallest_image
-    with pytest.raises(ValueError, match=f"image_size must be at least {smallest} for backbone {name}; got"):
-        backbones.build(name, smallest - 1, 12)
+    generator = np.random.default_rng(0)
+    n_depthwise = 0
+    for weight, their_weight in zip(ours.weights, theirs.weights, strict=True):
+        value = generator.normal(scale=0.1, size=their_weight.shape)
+        their_weight.assign(value)
+        if weight.shape != their_weight.shape:  # (7, 7, C, 1) and, with C groups, (7, 7, 1, C)
+            value = np.swapaxes(value, 2, 3)
+            n_depthwise += 1
+        weight.assign(value)
+    assert n_depthwise == 3 + 3 + 9 + 3
+    pixels = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    expected = np.asarray(theirs(pixels))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(np.asarray(ours(pixels)), expected, atol=1e-4)

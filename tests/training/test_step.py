@@ -67,6 +67,8 @@ def pool_of(n_identities=4, n_each=3, seed=0):
 
 def step_of(kind, model, config, averaged=None, train=plainly):
     optimizer = keras.optimizers.SGD(config.learning_rate)
+    if config.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return kind(model, optimizer, averaged or model, Preparation(train, plainly), config)
 
@@ -232,6 +234,84 @@ def test_average_follows_with_the_predecessors_warm_up():
         expected = [decay * e + (1 - decay) * w for e, w in zip(expected, weights, strict=True)]
     for got, wanted in zip(averaged.weights, expected, strict=True):
         np.testing.assert_allclose(np.asarray(got.value), wanted, rtol=1e-5, atol=1e-7)
+
+
+# Clipping, and the scaled loss of float16
+
+
+@pytest.mark.parametrize(("kind", "batch_size"), [(UniqueStep, 100), (UniqueStep, 5), (TripletStep, 30)])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_long_gradients_are_shortened(kind, batch_size, precision):
+    def moved(clip_norm):
+        model = small_network()
+        config = config_of(batch_size=batch_size, clip_norm=clip_norm, precision=precision)
+        stepper = step_of(kind, model, config)
+        before = [weight.numpy() for weight in model.trainable_variables]
+        outcome = stepper.run(stepper.plan(pool_of(), 0)[0], 0)
+        assert outcome.is_applied
+        after = [weight.numpy() for weight in model.trainable_variables]
+        return np.concatenate([(b - a).ravel() for a, b in zip(after, before, strict=True)]), outcome
+
+    plain, outcome = moved(0.0)
+    length = np.linalg.norm(plain)
+    assert length == pytest.approx(0.1 * outcome.gradient_norm, rel=1e-5)
+    shortened, clipped = moved(outcome.gradient_norm / 4)
+    assert clipped.gradient_norm == pytest.approx(outcome.gradient_norm, rel=1e-5)  # as it was
+    np.testing.assert_allclose(shortened, plain / 4, atol=1e-6 * length)
+    np.testing.assert_allclose(moved(outcome.gradient_norm * 1.01)[0], plain, atol=1e-6 * length)
+
+
+@pytest.mark.parametrize(("kind", "batch_size"), [(UniqueStep, 100), (UniqueStep, 5), (TripletStep, 30)])
+def test_a_scaled_loss_moves_weights_as_the_loss_itself(kind, batch_size):
+    moved = {}
+    for precision in ("float32", "float16"):
+        model = small_network(batch_norm=True)
+        config = config_of(batch_size=batch_size, precision=precision, weight_decay=0.01)
+        stepper = step_of(kind, model, config)
+        outcome = stepper.run(stepper.plan(pool_of(), 0)[0], 0)
+        moved[precision] = (outcome.loss, outcome.gradient_norm, model.get_weights())
+    for scaled, plain in zip(moved["float16"][2], moved["float32"][2], strict=True):
+        np.testing.assert_allclose(scaled, plain, atol=1e-6)
+    assert moved["float16"][:2] == pytest.approx(moved["float32"][:2], rel=1e-5)
+
+
+def test_a_gradient_beyond_float16_halves_the_scale_and_moves_nothing():
+    model = small_network()
+    averaged = small_network(seed=2)
+    stepper = step_of(UniqueStep, model, config_of(precision="float16", moving_average_decay=0.9), averaged)
+    stepper.optimizer.dynamic_scale.assign(3e38)
+    before, average = model.get_weights(), averaged.get_weights()
+    outcome = stepper.run(pool_of(), 0)
+    assert (outcome.is_rescaled, outcome.is_finite, outcome.is_applied) == (True, True, False)
+    assert float(stepper.optimizer.dynamic_scale) == pytest.approx(1.5e38)
+    for weights, old in ((model.get_weights(), before), (averaged.get_weights(), average)):
+        for one, other in zip(weights, old, strict=True):
+            np.testing.assert_array_equal(one, other)
+    stepper.optimizer.dynamic_scale.assign(1024.0)
+    assert stepper.run(pool_of(), 0).is_applied
+
+
+class NoSlope(keras.layers.Layer):
+    """Adds 0, with a slope that is not a number."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x):
+        return x + tf.sqrt(self.w * 0.0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_gradient_that_no_scale_mends_is_not_finite(precision):
+    plain = small_network()
+    model = keras.Model(plain.input, NoSlope()(plain.output))
+    stepper = step_of(UniqueStep, model, config_of(precision=precision))
+    n_rescaled = 0
+    while (outcome := stepper.run(pool_of(), 0)).is_rescaled:
+        n_rescaled += 1
+    assert not outcome.is_finite
+    assert np.isfinite(outcome.loss)
+    assert n_rescaled == {"float32": 0, "float16": 25}[precision]  # 2**15 to 2**-10
 
 
 def test_seeds_differ_by_step_and_chunk_and_repeat():
