@@ -64,8 +64,8 @@ class Augmentation:
         Largest standard deviation of a Gaussian blur, as a fraction of the image's side, 0 to 1.
     downscale : float
         Largest reduction, as a fraction of the side: an image is made smaller, down to ``1 - downscale`` of
-        its side, with antialiasing, and enlarged again; below 1. As of faces far from a camera (M. Kim,
-        A. K. Jain, X. Liu, 2022, "AdaFace: quality adaptive margin for face recognition", section 4).
+        its side, with antialiasing, and enlarged again; below 1. As of faces far from a camera; so trained
+        M. Kim, A. K. Jain and X. Liu, 2022, "AdaFace: quality adaptive margin for face recognition".
     jpeg : int
         Lowest quality at which an image is saved as JPEG and read again, 1 to 100: qualities are drawn from
         ``jpeg .. 100``. 0: never.
