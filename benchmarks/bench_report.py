@@ -33,6 +33,7 @@ TINY = report.Scope(
     backbone_n_images=8,
     n_processes=1,
     n_turns=1,
+    epochs={"tiny": {"image_size": 32, "epoch_size": 1, "identities_per_batch": 4, "batch_size": 20}},
     n_identities=(3,),
     embedding_sizes=(32,),
     n_images=(4,),

@@ -12,9 +12,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -417,6 +418,27 @@ def measure_backbone(
     }
 
 
+def measure_epochs(settings: dict[str, Any], n_threads: int) -> dict[str, float]:
+    """Train on the ORL faces for three epochs; return where the time of the last two went, in seconds."""
+    from facenet_fast.config import AUGMENTATIONS, TrainConfig
+    from facenet_fast.training.loop import train
+    from facenet_fast.training.time_split import PARTS
+
+    augmentation = AUGMENTATIONS.get(settings.pop("augment", ""), {})
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        config = TrainConfig(
+            **augmentation, **settings, epochs=3, baselines=False, evaluate_every=0, runs_dir=folder
+        )
+        result = train(config)
+        assert result.n_steps == config.n_steps
+        lines = Path(result.run_dir, "metrics.jsonl").read_text().splitlines()
+    measured = [json.loads(line) for line in lines]
+    return {
+        part: sum([one["value"] for one in measured if one["name"] == f"time/epoch_{part}"][1:])
+        for part in PARTS
+    }
+
+
 def describe_machine(n_threads: int) -> dict[str, Any]:
     """Say what the numbers of this report are from."""
     import platform
@@ -503,6 +525,7 @@ JOBS: dict[str, Callable[..., Any]] = {
         measure_all_pairs_memory,
         measure_embedding,
         measure_backbone,
+        measure_epochs,
         describe_machine,
     )
 }

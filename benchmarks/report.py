@@ -12,8 +12,8 @@ import os
 import re
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,18 @@ class Scope:
     backbones: tuple[str, ...] = tuple(BACKBONES)
     backbone_image_size: int = 112
     backbone_n_images: int = 32
+    epochs: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {
+            "the demo: 150 images of 56 pixels": {},
+            "112 pixels, 30 x 4, `--augment medium`": {
+                "image_size": 112,
+                "images_per_identity": 4,
+                "augment": "medium",
+                "epoch_size": 8,
+            },
+            "the demo, `--step triplets`": {"step": "triplets"},
+        }
+    )
     n_processes: int = 9
     n_turns: int = 6
 
@@ -459,6 +471,17 @@ def embedding(scope: Scope) -> str:
     return _table(header, rows)
 
 
+def epochs(scope: Scope) -> str:
+    """Say where the time of an epoch of training goes, the first one apart, which traces the network."""
+    rows = []
+    for what, settings in scope.epochs.items():
+        seconds = run("measure_epochs", scope.n_threads, settings=settings)
+        total = sum(seconds.values())
+        shares = [f"{100 * value / total:.1f} %" for value in seconds.values()]
+        rows.append([what, *shares, f"{100 * (seconds['embed'] + seconds['step']) / total:.1f} %"])
+    return _table(["", "read", "embed", "mine", "step", "rest", "network"], rows)
+
+
 def backbones(scope: Scope) -> str:
     """Say what each network costs, the cheapest image first."""
     found = {
@@ -571,6 +594,7 @@ SECTIONS: dict[str, Callable[[Scope], str]] = {
     "verification": verification,
     "embedding": embedding,
     "backbones": backbones,
+    "epochs": epochs,
     "tensorflow": tensorflow,
     "growth": growth,
 }
