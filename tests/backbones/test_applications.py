@@ -5,7 +5,7 @@ import pytest
 from facenet_fast.backbones import applications
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_convnext_with_depthwise_convolutions_is_keras_own():
     images = keras.Input((32, 32, 3))
     ours = keras.Model(images, applications.convnext_tiny(images))

@@ -36,7 +36,7 @@ SLOW_TO_DIFFERENTIATE = SLOW_TO_WRITE - {"se_resnet50"}
 
 
 def rows(slow, names=tuple(backbones.BACKBONES)):
-    return [pytest.param(name, marks=pytest.mark.slow if name in slow else ()) for name in names]
+    return [pytest.param(name, marks=pytest.mark.large if name in slow else ()) for name in names]
 
 
 def features_function(name):
