@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import facenet_fast
 from facenet_fast.config import ClassifyConfig
-from facenet_fast.data.identities import IdentityDataset, scan_identities
+from facenet_fast.data.identities import IdentityDataset, scan_identities, short_name
 from facenet_fast.data.images import ImageStore, standardise
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.embed import Embedder, embed_images
@@ -419,7 +418,7 @@ def _train(config: ClassifyConfig) -> tuple[FaceClassifier, Embedder]:
         [dataset.names[label] for label in dataset.labels[readable]],
         kind=config.kind,
         unknown_rate=_UNKNOWN_RATE if config.unknown_rate is None else config.unknown_rate,
-        images=[_short(dataset.paths[index]) for index in readable],
+        images=[short_name(dataset.paths[index]) for index in readable],
         model=embedder.description,
         probe=_probe(embedder),
     )
@@ -492,7 +491,7 @@ def _check_network(embedder: Embedder, classifier: FaceClassifier) -> None:
 def _name_faces(
     classifier: FaceClassifier, embedder: Embedder, dataset: IdentityDataset, batch_size: int
 ) -> Naming:
-    n_seen = len({_short(path) for path in dataset.paths} & set(classifier.images.tolist()))
+    n_seen = len({short_name(path) for path in dataset.paths} & set(classifier.images.tolist()))
     if n_seen:
         _logger.warning(
             "%d of %d images were trained on; others are named less well", n_seen, dataset.n_images
@@ -519,7 +518,3 @@ def _name_faces(
         n_strangers = np.count_nonzero(~is_known)
         print(f"Unknown: {n_refused} of {n_strangers} images of people not trained on recognised as unknown")
     return naming
-
-
-def _short(path: str) -> str:
-    return "/".join(path.split(os.sep)[-2:])

@@ -77,6 +77,27 @@ def _setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# What every command that runs a model asks for.
+
+
+def _model() -> Any:
+    return _setting(
+        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
+    )
+
+
+def _image_size() -> Any:
+    return _setting(None, help="side of the network's input in pixels; default: the model's", minimum=1)
+
+
+def _flipped() -> Any:
+    return _setting(False, help="concatenate the embeddings of the image and of its mirror image")
+
+
+def _fixed() -> Any:
+    return _setting(False, help="(x - 127.5) / 128 instead of what the model was trained with")
+
+
 def field_type(config_class: type, name: str) -> tuple[type, bool]:
     """Type of a field and whether it may be `None`.
 
@@ -605,21 +626,13 @@ class ValidateConfig(_Checked):
         positional=True,
         path=True,
     )
-    model: str = _setting(
-        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
-    )
+    model: str = _model()
     batch_size: int = _setting(100, help="images embedded at once", aliases=("lfw_batch_size",), minimum=1)
-    image_size: int | None = _setting(
-        None, help="side of the network's input in pixels; default: the model's", minimum=1
-    )
+    image_size: int | None = _image_size()
     distance_metric: int = _setting(0, help="0: squared Euclidean; 1: angle / pi", choices=(0, 1))
-    use_flipped_images: bool = _setting(
-        False, help="concatenate the embeddings of the image and of its mirror image"
-    )
+    use_flipped_images: bool = _flipped()
     subtract_mean: bool = _setting(False, help="subtract the training folds' mean before the distance")
-    use_fixed_image_standardization: bool = _setting(
-        False, help="(x - 127.5) / 128 instead of what the model was trained with"
-    )
+    use_fixed_image_standardization: bool = _fixed()
     strict: bool = _setting(False, help="stop at a missing image instead of skipping its pair")
 
     pairs: str = _setting(
@@ -682,9 +695,7 @@ class CompareConfig(_Checked):
         For a value of the wrong type or out of bounds.
     """
 
-    model: str = _setting(
-        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
-    )
+    model: str = _model()
     images: tuple[str, ...] = _setting(
         help="two or more image files, cut to the face as the model's images are", positional=True, path=True
     )
@@ -701,12 +712,8 @@ class CompareConfig(_Checked):
     distance_metric: int | None = _setting(
         None, help="0: squared Euclidean; 1: angle / pi; default: as the thresholds, or 0", choices=(0, 1)
     )
-    image_size: int | None = _setting(
-        None, help="side of the network's input in pixels; default: the model's", minimum=1
-    )
-    use_fixed_image_standardization: bool = _setting(
-        False, help="(x - 127.5) / 128 instead of what the model was trained with"
-    )
+    image_size: int | None = _image_size()
+    use_fixed_image_standardization: bool = _fixed()
 
 
 @dataclass(frozen=True)
@@ -738,20 +745,12 @@ class EmbedConfig(_Checked):
         positional=True,
         path=True,
     )
-    model: str = _setting(
-        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
-    )
+    model: str = _model()
     output_path: str = _setting(help="file to write: OUT.npz", positional=True, path=True)
     batch_size: int = _setting(100, help="images embedded at once", minimum=1)
-    image_size: int | None = _setting(
-        None, help="side of the network's input in pixels; default: the model's", minimum=1
-    )
-    use_flipped_images: bool = _setting(
-        False, help="concatenate the embeddings of the image and of its mirror image"
-    )
-    use_fixed_image_standardization: bool = _setting(
-        False, help="(x - 127.5) / 128 instead of what the model was trained with"
-    )
+    image_size: int | None = _image_size()
+    use_flipped_images: bool = _flipped()
+    use_fixed_image_standardization: bool = _fixed()
 
 
 @dataclass(frozen=True)
@@ -772,9 +771,7 @@ class ClassifyConfig(_Checked):
     data_dir: str = _setting(
         help="folder of IDENTITY/image.*, several joined by ':', or 'orl'", positional=True, path=True
     )
-    model: str = _setting(
-        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
-    )
+    model: str = _model()
     classifier_path: str = _setting(help="file to write or read: CLASSIFIER.npz", positional=True, path=True)
     kind: str = _setting(
         "logistic",
@@ -793,12 +790,8 @@ class ClassifyConfig(_Checked):
         "", help="folder of images to name instead of DATA_DIR's, after TRAIN too", path=True
     )
     batch_size: int = _setting(90, help="images embedded at once", minimum=1)
-    image_size: int | None = _setting(
-        None, help="side of the network's input in pixels; default: the model's", minimum=1
-    )
-    use_fixed_image_standardization: bool = _setting(
-        False, help="(x - 127.5) / 128 instead of what the model was trained with"
-    )
+    image_size: int | None = _image_size()
+    use_fixed_image_standardization: bool = _fixed()
     use_split_dataset: bool = _setting(
         False, help="TRAIN on some images of each identity, CLASSIFY the others", group="split"
     )

@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet_fast.config import EmbedConfig
-from facenet_fast.data.identities import is_image_name, resolve_data_dirs, scan_identities
+from facenet_fast.data.identities import (
+    is_image_name,
+    relative_paths,
+    resolve_data_dirs,
+    scan_identities,
+)
 from facenet_fast.data.images import ImageStore
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.embed import Embedder, embed_batches
@@ -99,7 +104,7 @@ def embed_folder(config: EmbedConfig) -> EmbeddedFolder:
     if not readable.any():
         shutil.rmtree(part_dir)
         raise UserError(f"there must be images that can be read; of {len(paths)} none can")
-    shown = _relative(paths, config.images_dir)
+    shown = np.array(relative_paths(paths, config.images_dir), dtype=str)
     result = EmbeddedFolder(
         rows if readable.all() else rows[readable],
         shown[readable],
@@ -142,13 +147,6 @@ def _find_images(images_dir: str) -> tuple[tuple[str, ...], NDArray[np.int32], t
             raise
         return paths, np.full(len(paths), -1, dtype=np.int32), ()
     return dataset.paths, dataset.labels, dataset.names
-
-
-def _relative(paths: Sequence[str], images_dir: str) -> NDArray[np.str_]:
-    folders = resolve_data_dirs(images_dir)
-    if len(folders) == 1:
-        paths = [os.path.relpath(path, folders[0]) for path in paths]
-    return np.array(paths, dtype=str)
 
 
 def _embed_in_parts(part_dir: str, config: EmbedConfig, embedder: Embedder, paths: Sequence[str]) -> Floats:

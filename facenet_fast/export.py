@@ -26,7 +26,7 @@ from facenet_fast.models import (
     keras_embedder,
     load_embedder,
 )
-from facenet_fast.thresholds import load_thresholds, to_json
+from facenet_fast.thresholds import Thresholds, load_thresholds, to_json
 
 __all__ = ["freeze", "frozen_graph"]
 
@@ -67,19 +67,18 @@ def freeze(config: FreezeConfig) -> None:
         store_size=settings.store_size,
         description=f"the checkpoint {checkpoint}",
     )
-    graph = frozen_graph(model, trained)
     thresholds = load_thresholds(config.run_dir)
     if thresholds is not None:
-        placeholder = next(node for node in graph.node if node.name == GRAPH_FEEDS[1])
-        placeholder.attr[THRESHOLDS_ATTRIBUTE].s = to_json(
-            dataclasses.replace(thresholds, checkpoint=os.path.basename(output_path))
-        ).encode()
+        thresholds = dataclasses.replace(thresholds, checkpoint=os.path.basename(output_path))
+    graph = frozen_graph(model, trained, thresholds)
     difference = _write_and_compare(graph, output_path, trained)
     print(f"{len(graph.node)} ops in the final graph: {output_path}")
     print(f"Largest difference to the checkpoint: {difference:.2e}")
 
 
-def frozen_graph(model: Any, embedder: Embedder) -> tf.compat.v1.GraphDef:
+def frozen_graph(
+    model: Any, embedder: Embedder, thresholds: Thresholds | None = None
+) -> tf.compat.v1.GraphDef:
     """Turn a Keras model into a graph of constants with the predecessor's names.
 
     Feed ``input:0`` or ``image_batch:0`` (float32, n x S x S x 3, standardised), fetch ``embeddings:0``.
@@ -91,6 +90,8 @@ def frozen_graph(model: Any, embedder: Embedder) -> tf.compat.v1.GraphDef:
         float32 (n, S, S, 3) to (n, D).
     embedder : Embedder
         Says the image size and how images are standardised, which the graph's placeholder remembers.
+    thresholds : Thresholds, optional
+        Which distance means one person; the placeholder remembers that, too.
 
     Returns
     -------
@@ -121,6 +122,8 @@ def frozen_graph(model: Any, embedder: Embedder) -> tf.compat.v1.GraphDef:
     placeholder.attr[IMAGE_SIZE_ATTRIBUTE].i = embedder.image_size
     placeholder.attr[STORE_SIZE_ATTRIBUTE].i = embedder.store_size
     placeholder.attr[STANDARDISATION_ATTRIBUTE].s = embedder.standardisation.encode()
+    if thresholds is not None:
+        placeholder.attr[THRESHOLDS_ATTRIBUTE].s = to_json(thresholds).encode()
     return pruned
 
 

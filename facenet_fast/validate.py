@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet_fast.config import ValidateConfig
-from facenet_fast.data.identities import IdentityDataset, scan_identities
+from facenet_fast.data.identities import IdentityDataset, scan_identities, short_name
 from facenet_fast.data.packed import PackedImages, read_packed
 from facenet_fast.data.pairs import Pairs, draw_pairs, read_pairs, write_pairs
 from facenet_fast.errors import UserError
@@ -450,13 +450,9 @@ def _shown_pairs(
     shown = []
     for (left, right), distance in zip(pairs.tolist(), measured.tolist(), strict=True):
         images, _ = store.read(np.array([left, right]))
-        names = [_short_name(store.paths[index]) for index in (left, right)]
+        names = [short_name(store.paths[index]) for index in (left, right)]
         shown.append(ShownPair(images[0], images[1], names[0], names[1], distance))
     return shown
-
-
-def _short_name(path: str) -> str:
-    return os.path.join(*path.split(os.sep)[-2:])
 
 
 def _check_report_dir(report_dir: str) -> None:

@@ -150,9 +150,9 @@ def test_full_disk_leaves_what_was_there(failing, existing, run_dir, tmp_path, m
 def test_graph_that_differs_is_refused_and_leaves_nothing(run_dir, tmp_path, monkeypatch):
     true_graph = export.frozen_graph
 
-    def wrong_graph(model, embedder):
+    def wrong_graph(model, *given):
         model.get_layer("bottleneck").kernel.assign(model.get_layer("bottleneck").kernel * -1.0)
-        graph = true_graph(model, embedder)
+        graph = true_graph(model, *given)
         model.get_layer("bottleneck").kernel.assign(model.get_layer("bottleneck").kernel * -1.0)
         return graph
 

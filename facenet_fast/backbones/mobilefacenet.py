@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from facenet_fast.backbones.blocks import convolve
+
 __all__ = ["features"]
 
 # Rows of table 1: by how much a block widens inside, its channels, how many, and the stride of the first.
@@ -31,37 +33,25 @@ def features(images: Any) -> Any:
     keras.KerasTensor
         (n, 1, 1, 512).
     """
-    x = _activate(_convolve(images, 64, 3, strides=2))
+    x = _activate(convolve(images, 64, 3, strides=2))
     x = _activate(_convolve_depthwise(x, 3))
     for expansion, width, n_blocks, strides in STAGES:
         for block in range(n_blocks):
             x = _bottleneck(x, expansion, width, strides=strides if block == 0 else 1)
-    x = _activate(_convolve(x, 512, 1))
+    x = _activate(convolve(x, 512, 1))
     return _convolve_depthwise(x, x.shape[1], padding="valid")
 
 
 def _bottleneck(x: Any, expansion: int, width: int, strides: int) -> Any:
-    y = _activate(_convolve(x, expansion * x.shape[-1], 1))
+    y = _activate(convolve(x, expansion * x.shape[-1], 1))
     y = _activate(_convolve_depthwise(y, 3, strides=strides))
-    y = _convolve(y, width, 1)
+    y = convolve(y, width, 1)
     return keras.layers.Add()([x, y]) if strides == 1 and x.shape[-1] == width else y
 
 
 def _activate(x: Any) -> Any:
     slopes = keras.initializers.Constant(0.25)  # He et al. 2015, "Delving Deep into Rectifiers", section 2.1
     return keras.layers.PReLU(alpha_initializer=slopes, shared_axes=(1, 2))(x)
-
-
-def _convolve(x: Any, width: int, kernel_size: int, *, strides: int = 1) -> Any:
-    x = keras.layers.Conv2D(
-        width,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-    )(x)
-    return keras.layers.BatchNormalization()(x)
 
 
 def _convolve_depthwise(x: Any, kernel_size: int, *, strides: int = 1, padding: str = "same") -> Any:

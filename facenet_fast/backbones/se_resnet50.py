@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from facenet_fast.backbones.blocks import convolve
+
 __all__ = ["features"]
 
 # Widths of the stages' inner convolutions and how many blocks each has; a block ends four times as wide.
@@ -35,7 +37,7 @@ def features(images: Any) -> Any:
     keras.KerasTensor
         (n, 2048).
     """
-    x = keras.layers.ReLU()(_convolve(images, 64, 7, strides=2))
+    x = keras.layers.ReLU()(convolve(images, 64, 7, strides=2))
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
     for stage, (width, n_blocks) in enumerate(STAGES):
         for block in range(n_blocks):
@@ -45,10 +47,10 @@ def features(images: Any) -> Any:
 
 def _residual_block(x: Any, width: int, strides: int) -> Any:
     n_channels = EXPANSION * width
-    residual = keras.layers.ReLU()(_convolve(x, width, 1, strides=strides))
-    residual = keras.layers.ReLU()(_convolve(residual, width, 3))
-    residual = _excite(_convolve(residual, n_channels, 1))
-    shortcut = x if x.shape[-1] == n_channels else _convolve(x, n_channels, 1, strides=strides)
+    residual = keras.layers.ReLU()(convolve(x, width, 1, strides=strides))
+    residual = keras.layers.ReLU()(convolve(residual, width, 3))
+    residual = _excite(convolve(residual, n_channels, 1))
+    shortcut = x if x.shape[-1] == n_channels else convolve(x, n_channels, 1, strides=strides)
     return keras.layers.ReLU()(keras.layers.Add()([shortcut, residual]))
 
 
@@ -58,15 +60,3 @@ def _excite(x: Any) -> Any:
     weights = keras.layers.Conv2D(n_channels // REDUCTION, 1, activation="relu")(weights)
     weights = keras.layers.Conv2D(n_channels, 1, activation="sigmoid")(weights)
     return keras.layers.Multiply()([x, weights])
-
-
-def _convolve(x: Any, width: int, kernel_size: int, *, strides: int = 1) -> Any:
-    x = keras.layers.Conv2D(
-        width,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-    )(x)
-    return keras.layers.BatchNormalization()(x)

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from facenet_fast.backbones.blocks import convolve
+
 __all__ = ["features"]
 
 # Numbers of filters of fire2 to fire9, (squeeze, each kind of expand), and before which to halve the maps.
@@ -42,12 +44,4 @@ def features(images: Any) -> Any:
 
 
 def _convolve(x: Any, width: int, kernel_size: int, *, strides: int = 1) -> Any:
-    x = keras.layers.Conv2D(
-        width,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-    )(x)
-    return keras.layers.ReLU()(keras.layers.BatchNormalization(scale=False)(x))
+    return keras.layers.ReLU()(convolve(x, width, kernel_size, strides=strides, scale=False))

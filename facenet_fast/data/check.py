@@ -22,7 +22,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from facenet_fast.data.decoding import UnreadableImage, decode_image, in_tasks, n_usable_cpus
-from facenet_fast.data.identities import list_images, resolve_data_dirs, scan_identities, shorten
+from facenet_fast.data.identities import list_images, relative_paths, scan_identities, shorten
 from facenet_fast.data.pairs import read_pairs
 from facenet_fast.errors import UserError
 from facenet_fast.mining.neighbors import nearest_neighbors
@@ -646,6 +646,4 @@ def _person_of(path: str) -> str:
 
 def _relative(paths: Sequence[str], data_dir: str) -> list[str]:
     """Return paths as reports and quarantine files name them: with slashes, relative to a single folder."""
-    roots = resolve_data_dirs(data_dir)
-    shown = [os.path.relpath(path, roots[0]) if len(roots) == 1 else path for path in paths]
-    return [path.replace(os.sep, "/") for path in shown]
+    return [path.replace(os.sep, "/") for path in relative_paths(paths, data_dir)]

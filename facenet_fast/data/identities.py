@@ -399,6 +399,17 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1][1:].lower() in IMAGE_EXTENSIONS
 
 
+def relative_paths(paths: Sequence[str], data_dir: str) -> list[str]:
+    """Return paths relative to `data_dir`; where that is several folders, as they are."""
+    data_dirs = resolve_data_dirs(data_dir)
+    return [os.path.relpath(path, data_dirs[0]) for path in paths] if len(data_dirs) == 1 else list(paths)
+
+
+def short_name(path: str) -> str:
+    """Return ``IDENTITY/FILE`` of an image's path."""
+    return os.path.join(*path.split(os.sep)[-2:])
+
+
 def _natural_key(name: str) -> tuple[list[str | int], str]:
     # re.split with a group alternates text and digits, so position by position like is compared with like.
     parts: list[str | int] = list(re.split(r"([0-9]+)", name))
