@@ -230,7 +230,10 @@ def _conclude(
         print("Not kept with the model: there are too few pairs for any")
     else:
         instead = ", in the place of those before" if os.path.exists(thresholds_path(config.model)) else ""
-        print(f"Kept for `facenet-fast compare` in {save_thresholds(thresholds, config.model)}{instead}")
+        try:
+            print(f"Kept for `facenet-fast compare` in {save_thresholds(thresholds, config.model)}{instead}")
+        except UserError as error:  # a model in a folder that is not ours to write is verified all the same
+            print(f"Not kept with the model: {error}")
     return thresholds
 
 

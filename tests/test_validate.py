@@ -294,6 +294,17 @@ def test_thresholds_are_kept_with_the_model(lfw, tmp_path, capsys):
     assert f"compare` in {path}, in the place of those before\n" in capsys.readouterr().out
 
 
+def test_a_model_in_a_folder_that_cannot_be_written_is_verified_all_the_same(lfw, run_dir, tmp_path, capsys):
+    model = tmp_path / "model.pb"
+    freeze(FreezeConfig(str(run_dir), str(model)))
+    (tmp_path / "model.pb.thresholds.json").mkdir()  # which no file can replace, not even root's
+    report = tmp_path / "report"
+    found = run_whole(lfw, model, save_thresholds=True, report=str(report))
+    assert found.thresholds.points
+    assert f"Not kept with the model: cannot write '{model}.thresholds.json': " in capsys.readouterr().out
+    assert (report / "index.html").exists()
+
+
 def test_thresholds_under_a_subtracted_mean_are_not_kept(lfw, tmp_path, capsys):
     run_dir = make_run(tmp_path / "run")
     run_whole(lfw, run_dir, save_thresholds=True, subtract_mean=True)
