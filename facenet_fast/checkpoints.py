@@ -3,13 +3,18 @@
 A checkpoint ``RUN/model-<stamp>.ckpt-<step>`` holds lists of variables (weights, averaged weights, optimizer,
 dropout's seeds, sampler, step) by position. Positions follow from how the network is built, which the run's
 `config.json` says; so neither layer names nor Keras' object graph are part of the format.
+
+Whenever a process dies, the checkpoint that the file ``checkpoint`` names is whole: a new one is written
+aside, gets its name, its index last, and is named there before an old one is removed.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +24,23 @@ import tensorflow as tf
 from facenet_fast import backbones
 from facenet_fast.config import TrainConfig, read_train_config
 from facenet_fast.errors import UserError
+from facenet_fast.files import written_aside
 
-__all__ = ["Checkpoints", "build_model", "copy_weights", "find_checkpoint", "load_model"]
+__all__ = [
+    "Checkpoints",
+    "build_model",
+    "copy_weights",
+    "find_checkpoint",
+    "load_model",
+    "read_training_set",
+]
 
 CONFIG_FILE = "config.json"
+TRAINING_SET_FILE = "training_set.json"
+# TensorFlow's, too, finds the newest checkpoint by this file.
+_STATE_FILE = "checkpoint"
+# Where a checkpoint is written; one that a process left when it died is overwritten.
+_ASIDE_DIR = ".checkpoint.aside"
 _STEP = re.compile(r"\.ckpt-(\d+)$")
 _FILE_OF_PREFIX = re.compile(r"(\.ckpt-\d+)\.(index|data-\d{5}-of-\d{5}|meta)$")
 
@@ -57,12 +75,7 @@ class Checkpoints:
     def __init__(self, run_dir: str, parts: Mapping[str, Sequence[Any]], keep: int = 3) -> None:
         self.run_dir = os.path.abspath(run_dir)
         self._checkpoint = _checkpoint_of(parts)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint,
-            self.run_dir,
-            max_to_keep=keep,
-            checkpoint_name=f"model-{os.path.basename(self.run_dir)}.ckpt",
-        )
+        self._keep = keep
 
     def save(self, step: int) -> str:
         """Write a checkpoint and return its prefix.
@@ -70,12 +83,24 @@ class Checkpoints:
         Raises
         ------
         UserError
-            If the folder cannot be written (no space, no permission).
+            If the folder cannot be written (no space, no permission). The checkpoints before are whole.
         """
+        name = f"model-{os.path.basename(self.run_dir)}.ckpt-{step}"
         try:
-            return str(self._manager.save(checkpoint_number=step))
-        except tf.errors.OpError as error:
-            raise UserError(f"cannot write a checkpoint to {self.run_dir!r}: {_first_line(error)}") from error
+            self._write(name)
+            kept = [one for one in _recorded(self.run_dir) if one != name] + [name]
+            # Named before the oldest are removed, and once more without these: whenever this is cut short,
+            # the newest that is named is there.
+            _record(self.run_dir, kept)
+            for old in kept[: -self._keep]:
+                _remove_checkpoint(self.run_dir, old)
+            _record(self.run_dir, kept[-self._keep :])
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"cannot write a checkpoint to {self.run_dir!r}, where those before stay: "
+                f"{_first_line(error)}"
+            ) from error
+        return os.path.join(self.run_dir, name)
 
     def restore(self, prefix: str | None = None) -> int:
         """Restore every variable from a checkpoint, the newest by default, and return its step.
@@ -88,6 +113,46 @@ class Checkpoints:
         prefix = find_checkpoint(self.run_dir) if prefix is None else prefix
         _restore(self._checkpoint, prefix)
         return step_of(prefix)
+
+    def restore_whole(self) -> str:
+        """Restore every variable from the newest checkpoint that is whole, and return its prefix.
+
+        A damaged one is passed over with a warning that names both.
+
+        Raises
+        ------
+        UserError
+            If there is no checkpoint, none can be read, or the newest whole one holds other variables.
+        """
+        failed: UserError | None = None
+        for prefix in _find_checkpoints(self.run_dir):
+            try:
+                _restore(self._checkpoint, prefix)
+            except UserError as error:
+                # Files that are whole, of another network or optimizer: older ones would hide that.
+                if isinstance(error.__cause__, AssertionError | ValueError):
+                    raise
+                failed = failed or error
+                continue
+            if failed is not None:
+                _logger.warning("%s; going on from the one before, %s", failed, prefix)
+            return prefix
+        assert failed is not None
+        raise failed
+
+    def _write(self, name: str) -> None:
+        aside_dir = os.path.join(self.run_dir, _ASIDE_DIR)
+        shutil.rmtree(aside_dir, ignore_errors=True)
+        os.mkdir(aside_dir)
+        try:
+            self._checkpoint.write(os.path.join(aside_dir, name))
+            files = sorted(os.listdir(aside_dir))  # name.data-..., name.index
+            # A checkpoint is there once its index is. Of an older one of the same step nothing is mixed in.
+            _remove_checkpoint(self.run_dir, name)
+            for file in files:
+                os.replace(os.path.join(aside_dir, file), os.path.join(self.run_dir, file))
+        finally:
+            shutil.rmtree(aside_dir, ignore_errors=True)
 
 
 def build_model(config: TrainConfig, precision: str = "float32") -> keras.Model:
@@ -136,6 +201,16 @@ def load_model(path: str) -> tuple[keras.Model, TrainConfig]:
     model = build_model(config)
     _restore(_checkpoint_of({"averaged": model.weights}), prefix)
     return model, config
+
+
+def read_training_set(run_dir: str) -> tuple[int, int] | None:
+    """Return how many images of how many identities a run was trained on; None if it does not say."""
+    try:
+        with open(os.path.join(run_dir, TRAINING_SET_FILE), encoding="utf-8") as file:
+            record = json.load(file)
+        return int(record["n_images"]), int(record["n_identities"])
+    except (OSError, ValueError, KeyError, TypeError):  # runs of earlier versions, or moved by hand
+        return None
 
 
 def copy_weights(source: keras.Model, model: keras.Model, path: str) -> list[str]:
@@ -203,20 +278,7 @@ def find_checkpoint(path: str) -> str:
     UserError
         If there is none; the message says what was found.
     """
-    path = os.path.abspath(path)
-    if not os.path.isdir(path):
-        prefix = _FILE_OF_PREFIX.sub(r"\1", path)
-        if os.path.isfile(prefix + ".index"):
-            return prefix
-        raise UserError(f"no run folder and no checkpoint {path!r}")
-    named = _named_in_checkpoint_file(path)
-    if named and os.path.isfile(os.path.join(path, named + ".index")):
-        return os.path.join(path, named)
-    prefixes = [file.removesuffix(".index") for file in os.listdir(path) if file.endswith(".index")]
-    prefixes = [prefix for prefix in prefixes if _STEP.search(prefix)]
-    if not prefixes:
-        raise UserError(f"{path!r} must hold a checkpoint (model-*.ckpt-STEP.index); found none")
-    return os.path.join(path, max(prefixes, key=step_of))
+    return _find_checkpoints(path)[0]
 
 
 def step_of(prefix: str) -> int:
@@ -233,13 +295,52 @@ def step_of(prefix: str) -> int:
     return int(match.group(1))
 
 
-def _named_in_checkpoint_file(run_dir: str) -> str | None:
+def _find_checkpoints(path: str) -> list[str]:
+    """Prefixes of the checkpoints that `find_checkpoint` chooses from, the chosen one first, then by step."""
+    path = os.path.abspath(path)
+    if not os.path.isdir(path):
+        prefix = _FILE_OF_PREFIX.sub(r"\1", path)
+        if os.path.isfile(prefix + ".index"):
+            return [prefix]
+        raise UserError(f"no run folder and no checkpoint {path!r}")
+    prefixes = [file.removesuffix(".index") for file in os.listdir(path) if file.endswith(".index")]
+    prefixes = sorted((prefix for prefix in prefixes if _STEP.search(prefix)), key=step_of, reverse=True)
+    for named in _recorded(path, "model_checkpoint_path"):
+        if named in prefixes:
+            prefixes.remove(named)
+            prefixes.insert(0, named)
+    if not prefixes:
+        raise UserError(f"{path!r} must hold a checkpoint (model-*.ckpt-STEP.index); found none")
+    return [os.path.join(path, prefix) for prefix in prefixes]
+
+
+def _recorded(run_dir: str, key: str = "all_model_checkpoint_paths") -> list[str]:
+    """Last components of the prefixes that the file ``checkpoint`` names, oldest first."""
     try:
-        with open(os.path.join(run_dir, "checkpoint"), encoding="utf-8", errors="replace") as file:
-            match = re.search(r'^model_checkpoint_path: "([^"]+)"', file.read(), re.MULTILINE)
+        with open(os.path.join(run_dir, _STATE_FILE), encoding="utf-8", errors="surrogateescape") as file:
+            paths = re.findall(rf'^{key}: "(.+)"$', file.read(), re.MULTILINE)
     except OSError:
-        return None
-    return re.split(r"[/\\]", match.group(1))[-1] if match else None
+        return []
+    return [re.split(r"[/\\]", re.sub(r"\\(.)", r"\1", path))[-1] for path in paths]
+
+
+def _record(run_dir: str, names: Sequence[str]) -> None:
+    """Write the file ``checkpoint``: a CheckpointState as protocol buffers' text, as TensorFlow does."""
+    quoted = [re.sub(r'(["\\])', r"\\\1", name) for name in names]
+    lines = [f'model_checkpoint_path: "{quoted[-1]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in quoted]
+    with (
+        written_aside(os.path.join(run_dir, _STATE_FILE)) as aside,
+        open(aside, "w", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        file.write("\n".join(lines) + "\n")
+
+
+def _remove_checkpoint(run_dir: str, name: str) -> None:
+    # The index first: half a checkpoint must not be found.
+    files = [file for file in os.listdir(run_dir) if _FILE_OF_PREFIX.sub(r"\1", file) == name != file]
+    for file in sorted(files, key=lambda file: not file.endswith(".index")):
+        os.remove(os.path.join(run_dir, file))
 
 
 def _checkpoint_of(parts: Mapping[str, Sequence[Any]]) -> tf.train.Checkpoint:
@@ -265,4 +366,6 @@ def _restore(checkpoint: tf.train.Checkpoint, prefix: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # TensorFlow puts before and after what happened where in its graph that was.
+    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\].*$", "", line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import os
@@ -18,9 +19,13 @@ from facenet_fast.errors import UserError
 __all__ = [
     "AUGMENTATIONS",
     "BEST_BY",
+    "EXPORTS",
+    "LOSSES",
+    "ON_NAN",
     "OPTIMIZERS",
     "PRECISIONS",
     "PRESETS",
+    "SAMPLINGS",
     "ClassifyConfig",
     "CompareConfig",
     "DataConfig",
@@ -39,8 +44,20 @@ OPTIMIZERS = ("adamw", "ADAGRAD", "ADADELTA", "ADAM", "RMSPROP", "MOM")
 PRECISIONS = ("float32", "bfloat16", "float16")
 """What `TrainConfig.precision` may be; the last needs, and gets, a scaled loss."""
 
+LOSSES = ("hinge", "soft_margin", "log_sum_exp")
+"""What `TrainConfig.loss` may be; the last is of pairs, each against all negatives of its pool."""
+
+ON_NAN = ("stop", "rollback")
+"""What `TrainConfig.on_nan` may be."""
+
 BEST_BY = ("auc", "accuracy", "val", "eer")
 """Measures of verification by which weights may be called the best; of eer the least."""
+
+EXPORTS = ("pb", "saved_model", "tflite", "tflite-float16", "tflite-int8", "onnx", "keras")
+"""What `freeze` writes: the rows of `facenet_fast.export.formats`."""
+
+SAMPLINGS = ("uniform", "lookalike")
+"""What `TrainConfig.sampling` may be."""
 
 Config = TypeVar("Config", bound="_Checked")
 
@@ -82,7 +99,10 @@ def _setting(
 
 def _model() -> Any:
     return _setting(
-        help="run folder, checkpoint prefix, .keras file or frozen .pb", positional=True, path=True
+        help="run folder, checkpoint prefix, SavedModel folder, MODEL.keras, .pb, .onnx or .tflite; or a "
+        "TensorFlow 1 folder of .meta and .ckpt-N",
+        positional=True,
+        path=True,
     )
 
 
@@ -106,13 +126,19 @@ def field_type(config_class: type, name: str) -> tuple[type, bool]:
     >>> field_type(ValidateConfig, "image_size")
     (<class 'int'>, True)
     """
-    annotation = typing.get_type_hints(config_class)[name]
+    annotation = _type_hints(config_class)[name]
     if typing.get_origin(annotation) is tuple:
         return tuple, False
     if isinstance(annotation, types.UnionType):
         (inner,) = (part for part in typing.get_args(annotation) if part is not type(None))
         return inner, True
     return annotation, False
+
+
+@functools.cache
+def _type_hints(config_class: type) -> dict[str, Any]:
+    # Python reads them anew each time, which for every field of every configuration is tens of milliseconds.
+    return typing.get_type_hints(config_class)
 
 
 @dataclass(frozen=True)
@@ -328,7 +354,8 @@ class TrainConfig(_Checked):
     )
     pretrained_model: str = _setting(
         "",
-        help="start from these weights: a run folder, a checkpoint's prefix or a .keras file",
+        help="start from these weights: a run folder, a checkpoint's prefix, a .keras file, or the "
+        "predecessor's Inception-ResNet-v1 (folder, checkpoint's prefix, .meta or .pb)",
         group="network",
         path=True,
     )
@@ -343,6 +370,40 @@ class TrainConfig(_Checked):
         aliases=("images_per_person",),
         minimum=2,
     )
+    sampling: str = _setting(
+        "uniform",
+        help="who meets in a pool. uniform: anybody, each in turn; lookalike: from the second epoch on, "
+        "groups of people that the network confuses",
+        group="mining",
+        choices=SAMPLINGS,
+    )
+    lookalike_group: int = _setting(8, help="people in a group of lookalikes", group="mining", minimum=2)
+    lookalike_every: int = _setting(
+        1,
+        help="epochs after which all images are embedded again to find who looks like whom",
+        group="mining",
+        minimum=1,
+    )
+    identity_power: float = _setting(
+        0.0,
+        help="draw identities by chance, in proportion to their number of images (at most 30) to this power "
+        "(0: each in turn)",
+        group="mining",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    repeat_images: bool = _setting(
+        False,
+        help="fill up identities of fewer than K images with more copies of them, each augmented anew",
+        group="mining",
+    )
+    single_image_weight: float = _setting(
+        1.0,
+        help="how often people of one image are drawn, relative to others (0: never)",
+        group="mining",
+        minimum=0.0,
+        maximum=1.0,
+    )
     strategy: str = _setting(
         "vgg_face",
         help="which triplets: vgg_face (any violating negative), facenet (a semi-hard one), batch_hard, "
@@ -351,6 +412,20 @@ class TrainConfig(_Checked):
     )
     margin: float = _setting(
         0.5, help="margin between squared distances", group="mining", aliases=("alpha",), above=0.0
+    )
+    loss: str = _setting(
+        "hinge",
+        help="what triplets cost. hinge: d_ap - d_an + margin, or 0; soft_margin: log(1 + exp(d_ap - d_an)), "
+        "the margin being the strategy's; log_sum_exp: each pair against all negatives of the pool at once, "
+        "without a strategy",
+        group="mining",
+        choices=LOSSES,
+    )
+    sharpness: float = _setting(
+        16.0,
+        help="of log_sum_exp: the larger, the more the nearest negatives count",
+        group="mining",
+        above=0.0,
     )
     step: str = _setting(
         "unique",
@@ -366,7 +441,11 @@ class TrainConfig(_Checked):
         minimum=3,
     )
     max_empty_pools: int = _setting(
-        20, help="pools in a row that may give no triplet before training stops", group="mining", minimum=1
+        20,
+        help="pools in a row that may give no triplet before they get twice as many identities; training "
+        "stops once they have all",
+        group="mining",
+        minimum=1,
     )
 
     epochs: int = _setting(
@@ -428,6 +507,13 @@ class TrainConfig(_Checked):
         help="what the network computes in while training; weights, embeddings and loss stay float32",
         group="optimisation",
         choices=PRECISIONS,
+    )
+    on_nan: str = _setting(
+        "stop",
+        help="what to do about a loss that is not finite. stop; rollback: go back to the end of the epoch "
+        "before and go on with other images at half the rate, at most 5 times in a row",
+        group="optimisation",
+        choices=ON_NAN,
     )
     seed: int = _setting(
         666, help="of the split, the initial weights and every draw", group="optimisation", minimum=0
@@ -504,6 +590,11 @@ class TrainConfig(_Checked):
             raise UserError(
                 "learning_rate must be positive unless learning_rate_schedule_file is given; "
                 f"got {self.learning_rate}"
+            )
+        if self.loss == "log_sum_exp" and self.step == "triplets":
+            raise UserError(
+                "loss log_sum_exp must be taken with step='unique', as it is of the whole pool; "
+                "got step='triplets'"
             )
         if self.early_stop and not self.evaluate_every:
             raise UserError("early_stop needs verifications on the way; got evaluate_every=0")
@@ -723,11 +814,58 @@ class FreezeConfig(_Checked):
     Raises
     ------
     UserError
-        For a value of the wrong type.
+        For a value of the wrong type or out of bounds.
     """
 
-    run_dir: str = _setting(help="run folder or checkpoint prefix", positional=True, path=True)
-    output_path: str = _setting(help="file to write: OUT.pb", positional=True, path=True)
+    model: str = _setting(
+        help="run folder, checkpoint prefix or MODEL.keras; or TensorFlow 1's frozen .pb or folder of .meta "
+        "and .ckpt-N",
+        positional=True,
+        path=True,
+    )
+    output_path: str = _setting(
+        help="what to write: OUT.pb, OUT.onnx, OUT.tflite, OUT.keras, or OUT for a SavedModel's folder",
+        positional=True,
+        path=True,
+    )
+    format: str | None = _setting(
+        None, help="what to write, where the name does not say it all; default: as it says", choices=EXPORTS
+    )
+    image_size: int | None = _image_size()
+    use_fixed_image_standardization: bool = _fixed()
+
+    images_dir: str = _setting(
+        "",
+        help="folder of IDENTITY/image.* to compare the written model on, and to calibrate int8 with; "
+        "default: what the run was trained on, or else the ORL faces",
+        group="certificate",
+        path=True,
+    )
+    n_images: int = _setting(
+        64, help="images to compare on, and as many others to calibrate with", group="certificate", minimum=1
+    )
+    tolerance: float | None = _setting(
+        None,
+        help="largest difference between two numbers of an embedding; default: the format's",
+        group="certificate",
+        above=0.0,
+    )
+    lfw_dir: str = _setting(
+        "",
+        help="aligned LFW (or any folder with a pairs file) to verify the network and the written model on",
+        group="certificate",
+        path=True,
+    )
+    lfw_pairs: str = _setting(
+        "", help="pairs file; default LFW_DIR/pairs.txt or beside it", group="certificate", path=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lfw_pairs and not self.lfw_dir:
+            raise UserError(
+                f"lfw_pairs needs lfw_dir, the folder of the images; got lfw_pairs={self.lfw_pairs!r} alone"
+            )
 
 
 @dataclass(frozen=True)

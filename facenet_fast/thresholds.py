@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 SAVED_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+
+_FILE_OF_CHECKPOINT = re.compile(r"\.(index|data-\d{5}-of-\d{5}|meta|ckpt-\d+)$")
 
 # Lengths of embeddings that differ by less are one length: half precision's do.
 _LENGTH_TOLERANCE = 1e-3
@@ -176,15 +179,16 @@ def save_thresholds(thresholds: Thresholds, model_path: str) -> str:
     """
     path = thresholds_path(model_path)
     with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        file.write(to_json(thresholds) + "\n")
+        json.dump(to_record(thresholds), file, indent=2, allow_nan=False)
+        file.write("\n")
     return path
 
 
 def load_thresholds(model_path: str) -> Thresholds | None:
     """Read the thresholds of a model; None if it has none.
 
-    Those of a frozen graph may be in the graph itself, where `facenet_fast.export.freeze` puts a run's; a
-    file beside it is newer and goes first. Where a run has gone on since, a warning says so.
+    Those of a model file may be in the file itself, where `facenet_fast.export.freeze` puts a run's; a file
+    beside it is newer and goes first. Where a run has gone on since, a warning says so.
 
     Parameters
     ----------
@@ -200,14 +204,20 @@ def load_thresholds(model_path: str) -> Thresholds | None:
     UserError
         If the file is there and cannot be read.
     """
+    # Only here, since it imports TensorFlow.
+    from facenet_fast.models import name_of_model, read_metadata
+
     path = thresholds_path(model_path)
     try:
         with open(path, encoding="utf-8") as file:
-            thresholds = from_json(file.read(), path)
+            thresholds = from_record(json.load(file), path)
     except FileNotFoundError:
-        return _of_graph(model_path) if model_path.endswith(".pb") else None
-    except (OSError, UnicodeDecodeError) as error:
+        metadata = read_metadata(model_path)
+        return from_record(metadata.thresholds, model_path) if metadata and metadata.thresholds else None
+    except OSError as error:
         raise UserError(f"the thresholds {path!r} cannot be read: {error}") from error
+    except ValueError as error:
+        raise _no_thresholds(path, error) from error
     verified, current = thresholds.checkpoint, name_of_model(model_path)
     if verified != current:
         _logger.warning("the thresholds in %s are those of %s, and the model is %s", path, verified, current)
@@ -217,34 +227,25 @@ def load_thresholds(model_path: str) -> Thresholds | None:
 def thresholds_path(model_path: str) -> str:
     """Return where a model's thresholds are kept, there or not."""
     path = os.path.expanduser(model_path)
-    if os.path.isdir(path):
-        return os.path.join(path, "thresholds.json")
-    if path.endswith((".pb", ".keras")):
-        return path + ".thresholds.json"
-    return os.path.join(os.path.dirname(path), "thresholds.json")
+    is_checkpoint = os.path.isfile(path + ".index") or _FILE_OF_CHECKPOINT.search(path)
+    is_saved_model = os.path.isfile(os.path.join(path, "saved_model.pb"))
+    if is_checkpoint or (os.path.isdir(path) and not is_saved_model):
+        return os.path.join(os.path.dirname(path) if is_checkpoint else path, "thresholds.json")
+    return path.rstrip(os.sep) + ".thresholds.json"
 
 
-def name_of_model(model_path: str) -> str:
-    """Return the last component of a model file or, for a run, of its newest checkpoint's prefix."""
-    if os.path.isfile(model_path):
-        return os.path.basename(model_path)
-    from facenet_fast.checkpoints import find_checkpoint
-
-    return os.path.basename(find_checkpoint(model_path))
-
-
-def to_json(thresholds: Thresholds) -> str:
-    """Return thresholds as a text for people and programs."""
+def to_record(thresholds: Thresholds) -> dict[str, Any]:
+    """Return thresholds as what JSON can hold, for people and programs."""
     record = asdict(thresholds)
+    record["points"] = list(record["points"])
     record["distance"] = METRICS[thresholds.metric]
     record["facenet_fast"] = facenet_fast.__version__
-    return json.dumps(record, indent=2, allow_nan=False)
+    return record
 
 
-def from_json(text: str, path: str) -> Thresholds:
-    """Read what `to_json` wrote; `path` is for messages."""
+def from_record(record: Any, path: str) -> Thresholds:
+    """Read what `to_record` gave; `path` is for messages."""
     try:
-        record = json.loads(text)
         points = tuple(_checked_point(point) for point in record["points"])
         thresholds = Thresholds(
             metric=record["metric"],
@@ -259,10 +260,12 @@ def from_json(text: str, path: str) -> Thresholds:
         if thresholds.metric not in METRICS:
             raise ValueError(f"metric {thresholds.metric!r}")
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path!r} must hold thresholds as `facenet-fast validate` writes them; {error}"
-        ) from error
+        raise _no_thresholds(path, error) from error
     return thresholds
+
+
+def _no_thresholds(path: str, error: Exception) -> UserError:
+    return UserError(f"{path!r} must hold thresholds as `facenet-fast validate` writes them; {error}")
 
 
 def _checked_point(record: Any) -> Threshold:
@@ -271,10 +274,3 @@ def _checked_point(record: Any) -> Threshold:
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
         raise ValueError(f"a threshold's numbers must be finite; got {record}")
     return point
-
-
-def _of_graph(model_path: str) -> Thresholds | None:
-    from facenet_fast.models import thresholds_in_graph
-
-    text = thresholds_in_graph(model_path)
-    return from_json(text, model_path) if text else None

@@ -29,7 +29,6 @@ from facenet_fast.report.versions import versions
 from facenet_fast.thresholds import (
     Similarity,
     Thresholds,
-    name_of_model,
     save_thresholds,
     similarity_of,
     thresholds_at,
@@ -208,6 +207,8 @@ def _conclude(
     n_pairs: int,
 ) -> Thresholds:
     """Print the exact measures and the thresholds, and keep the latter with the model."""
+    from facenet_fast.models import name_of_model  # imports TensorFlow
+
     for line in exact_lines(exact, n_pairs):
         print(line)
     for line in threshold_lines(exact, METRICS[config.distance_metric], similarity):
@@ -302,22 +303,24 @@ def _pairs_and_images(config: ValidateConfig) -> tuple[str, str]:
 
 
 def _load(config: ValidateConfig) -> Embedder:
-    # Only here, since both import TensorFlow.
-    from facenet_fast.checkpoints import find_checkpoint
-    from facenet_fast.models import load_embedder
+    # Only here, since it imports TensorFlow.
+    from facenet_fast.models import describe, load_network
 
-    embedder = load_embedder(
+    network = load_network(
         config.model,
         image_size=config.image_size,
         standardisation="fixed" if config.use_fixed_image_standardization else None,
     )
-    if config.model.endswith((".pb", ".keras")):
-        print(f"Model filename: {config.model}")
+    for line in describe(config.model):
+        print(line)
+    if config.use_fixed_image_standardization:
+        reason = "as asked"
+    elif network.metadata is not None:
+        reason = "as the model says"
     else:
-        checkpoint = find_checkpoint(config.model)
-        print(f"Model directory: {os.path.dirname(checkpoint)}")
-        print(f"Checkpoint file: {os.path.basename(checkpoint)}")
-    return embedder
+        reason = "the model does not say; --use-fixed-image-standardization if it was trained so"
+    print(f"Images standardised: {network.embedder.standardisation} ({reason})")
+    return network.embedder
 
 
 def _page_of_pairs(
@@ -420,6 +423,8 @@ def _page(
     identity_errors: Sequence[IdentityErrors],
     **parts: Any,
 ) -> Page:
+    from facenet_fast.models import name_of_model  # imports TensorFlow
+
     return Page(
         title=f"Verification of {name_of_model(config.model)}",
         subtitle=f"{source}, {embedder.description}",

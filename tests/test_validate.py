@@ -56,9 +56,10 @@ def numbers(result):
 
 def test_prints_the_predecessors_lines(lfw, run_dir, capsys):
     result = run_validate(lfw, run_dir)
-    assert capsys.readouterr().out.splitlines()[:8] == [
+    assert capsys.readouterr().out.splitlines()[:9] == [
         f"Model directory: {run_dir}",
         "Checkpoint file: model-20240101-120000.ckpt-7",
+        "Images standardised: per_image (as the model says)",
         "Runnning forward pass on LFW images",
         "",
         f"Accuracy: {result.accuracy:.5f}+-{result.accuracy_std:.5f}",

@@ -12,8 +12,13 @@ __all__ = ["versions"]
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pillow", "matplotlib")
 
 
-def versions() -> dict[str, str]:
+def versions(*others: str) -> dict[str, str]:
     """Return the versions of facenet-fast, Python and the packages that numbers depend on.
+
+    Parameters
+    ----------
+    *others : str
+        More packages, by the names under which they are installed.
 
     Examples
     --------
@@ -23,7 +28,7 @@ def versions() -> dict[str, str]:
     return {
         "facenet-fast": facenet_fast.__version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in (*_PACKAGES, *others)},
     }
 
 
