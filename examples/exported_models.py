@@ -1,10 +1,14 @@
-"""Train on the ORL faces for some seconds, and run the network without facenet-fast, in each program there is."""
+"""Train on the ORL faces for some seconds, and run the network in every program that it can be written for."""
 
+from pathlib import Path
+
+import keras
 import numpy as np
 import onnxruntime
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+import facenet_fast.backbones.head  # noqa: F401 - has the layer that ends our networks, for Keras
 from facenet_fast.config import FreezeConfig, TrainConfig
 from facenet_fast.data.identities import fetch_orl_dir
 from facenet_fast.data.images import decode_square, standardise
@@ -21,15 +25,16 @@ found = {}
 # A frozen graph, as scripts of the predecessor run it.
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     graph = tf.compat.v1.GraphDef()
-    graph.ParseFromString(open("faces.pb", "rb").read())
+    graph.ParseFromString(Path("faces.pb").read_bytes())
     tf.import_graph_def(graph, name="")
     found["frozen graph"] = session.run("embeddings:0", {"input:0": images, "phase_train:0": False})
 
 # A SavedModel: standardised images, or whole files.
 model = tf.saved_model.load("faces")
-found["SavedModel"] = model.signatures["serving_default"](images=tf.constant(images))["embeddings"].numpy()
-files = tf.constant([tf.io.encode_png(face).numpy()])
-found["SavedModel, PNG"] = model.signatures["serve_encoded"](image_bytes=files)["embeddings"].numpy()
+serve = model.signatures["serving_default"]
+found["SavedModel"] = serve(images=tf.constant(images))["embeddings"].numpy()
+serve = model.signatures["serve_encoded"]
+found["SavedModel, PNG"] = serve(image_bytes=tf.stack([tf.io.encode_png(face)]))["embeddings"].numpy()
 
 # ONNX.
 session = onnxruntime.InferenceSession("faces.onnx")
@@ -40,10 +45,6 @@ runner = Interpreter("faces.tflite").get_signature_runner("serving_default")
 found["TFLite"] = runner(images=images)["embeddings"]
 
 # Keras.
-import keras
-
-import facenet_fast.backbones.head  # noqa: E402, F401 - the layer that ends our networks
-
 found["Keras"] = keras.saving.load_model("faces.keras")(images, training=False).numpy()
 
 for name, embeddings in found.items():

@@ -20,6 +20,7 @@ import pytest
 
 import facenet_fast
 from facenet_fast import PRESETS, Interval, Strategy
+from facenet_fast.export.formats import FORMATS
 from facenet_fast.mining.strategies import BANDS, IF_EMPTY, PAIRS, PICKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(facenet_fast.__path__, "f
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 STRATEGIES = (ROOT / "docs/strategies.md").read_text()
 COMING_FROM = (ROOT / "docs/coming_from.md").read_text()
+EXPORT = (ROOT / "docs/export.md").read_text()
 
 
 @pytest.mark.parametrize("name", [m for m in MODULES if not m.rsplit(".", 1)[-1].startswith("_")])
@@ -55,6 +57,7 @@ def test_python_of_pages_runs(page: str) -> None:
     assert run_python_of(page) > 0 or page in (
         "CONTRIBUTING.md",
         "docs/architecture.md",
+        "docs/export.md",
         "docs/performance.md",
         "docs/training.md",
     )
@@ -88,6 +91,30 @@ def test_pictures_are_those_of_the_page(tmp_path: Path) -> None:
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {path.name for path in (ROOT / "docs/images").glob("strategy_*.png")}
     assert drawn == set(re.findall(r"\(images/(strategy_\w+\.png)\)", STRATEGIES))
+
+
+@pytest.mark.parametrize("snippet", re.findall(r"```py\n(.*?)```", EXPORT, flags=re.DOTALL))
+def test_export_page_shows_what_its_example_runs(snippet: str) -> None:
+    assert snippet in (ROOT / "examples/exported_models.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("form", "cell"),
+    [
+        ("pb", "`.pb`"),
+        ("saved_model", "SavedModel"),
+        ("tflite", "`.tflite`"),
+        ("tflite-float16", "`.tflite`, float16"),
+        ("tflite-int8", "`.tflite`, int8"),
+        ("onnx", "`.onnx`"),
+        ("keras", "`.keras`"),
+    ],
+)
+def test_export_page_has_the_tolerances(form: str, cell: str) -> None:
+    (row,) = (
+        line for line in EXPORT.splitlines() if line.startswith(f"| {cell} |") and "facenet_fast" not in line
+    )
+    assert float(row.split(" | ")[3]) == FORMATS[form].tolerance
 
 
 def rows_of(head: str) -> list[list[str]]:
