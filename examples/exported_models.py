@@ -1,4 +1,4 @@
-"""Train on the ORL faces for some seconds, and run the network in every program that it can be written for."""
+"""Train on the ORL faces for some seconds, and run the network in every program it can be written for."""
 
 from pathlib import Path
 
