@@ -1,4 +1,4 @@
-"""The hinge loss over triplets, as FaceNet defines it, and the weight penalty that goes with it."""
+"""The loss over triplets, as FaceNet defines it or soft, and the weight penalty that goes with it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import tensorflow as tf
 __all__ = ["l2_regularisation", "loss_of_triplets", "mined_triplet_loss", "penalties"]
 
 
-def loss_of_triplets(anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float) -> tf.Tensor:
-    r"""Mean hinge over triplets of embeddings.
+def loss_of_triplets(
+    anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float, soft: bool = False
+) -> tf.Tensor:
+    r"""Mean hinge over triplets of embeddings, or mean soft margin.
 
     .. math:: \frac{1}{n} \sum_i \max(d_{ap,i} - d_{an,i} + m, 0)
 
@@ -25,6 +27,9 @@ def loss_of_triplets(anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor
         Embeddings (n, E), one row a triplet.
     margin : float
         By how much the negative must be farther than the positive, in squared distance. FaceNet: 0.2.
+    soft : bool, default False
+        :math:`\log(1 + \exp(d_{ap,i} - d_{an,i}))`, without the margin, in the place of the hinge (Hermans,
+        Beyer and Leibe 2017, In Defense of the Triplet Loss, section 2).
 
     Returns
     -------
@@ -41,12 +46,17 @@ def loss_of_triplets(anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor
     """
     squared_distance_ap = tf.reduce_sum(tf.math.squared_difference(anchor, positive), axis=-1)
     squared_distance_an = tf.reduce_sum(tf.math.squared_difference(anchor, negative), axis=-1)
-    hinge = penalties(squared_distance_ap, squared_distance_an, margin, soft=False)
-    return tf.math.divide_no_nan(tf.reduce_sum(hinge), tf.cast(tf.size(hinge), hinge.dtype))
+    costs = penalties(squared_distance_ap, squared_distance_an, margin, soft)
+    return tf.math.divide_no_nan(tf.reduce_sum(costs), tf.cast(tf.size(costs), costs.dtype))
 
 
 def mined_triplet_loss(
-    embeddings: tf.Tensor, anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float
+    embeddings: tf.Tensor,
+    anchor: tf.Tensor,
+    positive: tf.Tensor,
+    negative: tf.Tensor,
+    margin: float,
+    soft: bool = False,
 ) -> tf.Tensor:
     """`loss_of_triplets` of triplets given as rows of one pool of embeddings.
 
@@ -59,7 +69,7 @@ def mined_triplet_loss(
         The pool (N, E).
     anchor, positive, negative : tf.Tensor
         Integer rows of the pool (n,), as `facenet_fast.mining.mine_triplets` returns them.
-    margin : float
+    margin, soft
         As for `loss_of_triplets`.
 
     Returns
@@ -74,7 +84,7 @@ def mined_triplet_loss(
     0.1
     """
     anchors, positives, negatives = (tf.gather(embeddings, rows) for rows in (anchor, positive, negative))
-    return loss_of_triplets(anchors, positives, negatives, margin)
+    return loss_of_triplets(anchors, positives, negatives, margin, soft)
 
 
 def penalties(d_ap: tf.Tensor, d_an: tf.Tensor, margin: float, soft: bool) -> tf.Tensor:
