@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from facenet_fast import backbones
 from facenet_fast.config import TrainConfig, read_train_config
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.files import written_aside
 
 __all__ = [
@@ -97,8 +97,7 @@ class Checkpoints:
             _record(self.run_dir, kept[-self._keep :])
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
-                f"cannot write a checkpoint to {self.run_dir!r}, where those before stay: "
-                f"{_first_line(error)}"
+                f"cannot write a checkpoint to {self.run_dir!r}, where those before stay: {first_line(error)}"
             ) from error
         return os.path.join(self.run_dir, name)
 
@@ -361,11 +360,5 @@ def _restore(checkpoint: tf.train.Checkpoint, prefix: str) -> None:
     # A damaged file shows as any of these, depending on where TensorFlow stumbles.
     except (AssertionError, IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
         raise UserError(
-            f"the checkpoint {prefix!r} cannot be read into this network: {_first_line(error)}"
+            f"the checkpoint {prefix!r} cannot be read into this network: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    # TensorFlow puts before and after what happened where in its graph that was.
-    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\].*$", "", line)

@@ -62,7 +62,9 @@ def test_every_setting_has_a_flag_in_both_spellings(called_with, field, tmp_path
     example = {str: "some", int: 12, float: 0.25, bool: True}[type(field.default)]
     value = {
         "standardisation": "fixed",
+        "sampling": "lookalike",
         "step": "triplets",
+        "loss": "soft_margin",
         "optimizer": "MOM",
         "schedule": "constant",
         "precision": "bfloat16",

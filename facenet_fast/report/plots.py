@@ -14,7 +14,14 @@ from facenet_fast.errors import UserError
 from facenet_fast.evaluation.roc import ROC, OperatingPoint
 from facenet_fast.evaluation.verification import Verification
 
-__all__ = ["DistanceHistogram", "plot_det", "plot_distances", "plot_roc", "plot_verification"]
+__all__ = [
+    "DistanceHistogram",
+    "plot_before_after",
+    "plot_det",
+    "plot_distances",
+    "plot_roc",
+    "plot_verification",
+]
 
 # Told apart by people with colour-blindness too (Okabe and Ito, 2008). The last of up to four results, the
 # one that matters, is in strong blue; those it is compared with are fainter.
@@ -109,6 +116,30 @@ def plot_verification(path: str, results: Mapping[str, Verification], shown: str
     _draw_distances(right, results[shown], shown)
     if title:
         figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plot_before_after(path: str, results: Mapping[str, Verification]) -> None:
+    """Write a PNG of the distances of several results, one below the other on one axis.
+
+    Parameters
+    ----------
+    path : str
+        The file to write.
+    results : mapping of str to Verification
+        Of the same pairs, the first at the top; at least one.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.6 + 3.2 * len(results)), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(results), 1, squeeze=False)[:, 0]
+    furthest = max(float(result.distances.max()) for result in results.values())
+    for axes, (name, result) in zip(rows, results.items(), strict=True):
+        _draw_distances(axes, result, name)
+        axes.set_xlim(0.0, 1.02 * furthest or 1.0)
+        axes.label_outer()
     figure.savefig(path, dpi=120)
 
 

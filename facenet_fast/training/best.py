@@ -9,9 +9,10 @@ from typing import Any
 
 import keras
 
-from facenet_fast.checkpoints import CONFIG_FILE, Checkpoints
+from facenet_fast.checkpoints import CONFIG_FILE, TRAINING_SET_FILE, Checkpoints
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.verification import Verification
+from facenet_fast.files import written_aside
 
 __all__ = ["BEST_DIR", "BestWeights"]
 
@@ -27,7 +28,7 @@ class BestWeights:
     Parameters
     ----------
     run_dir : str
-        The run's folder, with its `config.json`.
+        The run's folder, with its `config.json` and `training_set.json`.
     averaged : keras.Model
         The network that is verified.
     measure : str
@@ -87,9 +88,9 @@ class BestWeights:
     def _save(self, step: int) -> None:
         try:
             os.makedirs(self.best_dir, exist_ok=True)
-            shutil.copyfile(
-                os.path.join(self._run_dir, CONFIG_FILE), os.path.join(self.best_dir, CONFIG_FILE)
-            )
+            for name in (CONFIG_FILE, TRAINING_SET_FILE):
+                with written_aside(os.path.join(self.best_dir, name)) as aside:
+                    shutil.copyfile(os.path.join(self._run_dir, name), aside)
         except OSError as error:
             raise UserError(
                 f"the folder of the best weights must be writable; {self.best_dir!r}: {error.strerror}"

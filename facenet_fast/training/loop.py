@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from facenet_fast.checkpoints import Checkpoints, build_model, copy_weights, find_checkpoint, load_model
+from facenet_fast.backbones.tf1_names import NETWORK
+from facenet_fast.checkpoints import Checkpoints, build_model, copy_weights, load_model
 from facenet_fast.config import TrainConfig
 from facenet_fast.data.identities import IdentityDataset, scan_identities, split_identities
 from facenet_fast.data.images import Augmentation, ImageStore, augment, centre_crop, standardise
@@ -23,22 +24,28 @@ from facenet_fast.data.quarantine import without_quarantined
 from facenet_fast.data.sampling import IdentitySampler
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.baselines import pixel_embedder, whitened_pca_embedder
+from facenet_fast.evaluation.embed import Embedder
 from facenet_fast.evaluation.exact import exact_verification
 from facenet_fast.evaluation.verification import EUCLIDEAN, Verification
 from facenet_fast.mining.strategies import PRESETS
 from facenet_fast.models import keras_embedder, load_keras_file
+from facenet_fast.models.tf1_weights import is_tf1, load_tf1_model
 from facenet_fast.report.console import Console, Progress, console_for
-from facenet_fast.report.measure import Measures
+from facenet_fast.report.measure import Measures, forget_after
 from facenet_fast.report.plots import plot_verification
 from facenet_fast.report.table import verification_line, verification_table
+from facenet_fast.report.thumbnails import triplet_grid
 from facenet_fast.thresholds import Similarity, Thresholds, save_thresholds, thresholds_at
 from facenet_fast.training.best import BestWeights
 from facenet_fast.training.devices import configure_devices
+from facenet_fast.training.doctor import MOST_ROLLBACKS, Doctor
 from facenet_fast.training.evaluators import Evaluator, held_out_evaluator, image_store, lfw_evaluator
 from facenet_fast.training.interrupts import interrupt_deferred
+from facenet_fast.training.lookalike import Lookalikes
 from facenet_fast.training.optimizers import build_optimizer
-from facenet_fast.training.pools import PoolReader
-from facenet_fast.training.run_folder import RunFolder, make_run_folder
+from facenet_fast.training.pictures import draw_run, drawn, show_embeddings
+from facenet_fast.training.pools import Pool, PoolReader
+from facenet_fast.training.run_folder import RunFolder, check_resumable, make_run_folder
 from facenet_fast.training.schedules import learning_rate_schedule
 from facenet_fast.training.step import STEPS, Outcome, Preparation, TripletBatch
 from facenet_fast.training.time_split import TimeSplit
@@ -46,6 +53,8 @@ from facenet_fast.training.time_split import TimeSplit
 __all__ = ["TrainResult", "train"]
 
 _logger = logging.getLogger("facenet_fast")
+
+_LFW_FILE = "lfw_result.txt"
 
 Results = dict[str, dict[str, Verification]]
 
@@ -102,10 +111,12 @@ def train(config: TrainConfig) -> TrainResult:
     kept = without_quarantined(scanned, config.data_dir, config.quarantine) if config.quarantine else scanned
     dataset, held_out = split_identities(kept, config.n_held_out, config.seed)
     if config.resume:
-        find_checkpoint(config.resume)
+        check_resumable(config.resume)
     learner = _build_learner(config)
-    sampler = IdentitySampler(dataset, config.identities_per_batch, config.images_per_identity, config.seed)
+    sampler = _build_sampler(config, dataset)
     folder = make_run_folder(config)
+    if not config.resume:
+        folder.write_training_set(dataset.n_images, dataset.n_identities)
     store = image_store(config, dataset.paths)
     with (
         console_for(every=config.log_every) as console,
@@ -117,10 +128,15 @@ def train(config: TrainConfig) -> TrainResult:
             n_left_out = scanned.n_images - kept.n_images
             console.line(f"Left out {n_left_out} of {scanned.n_images} images, as {config.quarantine} says")
         evaluators = _build_evaluators(config, held_out, folder)
-        run = _Run(config, folder, console, measures, evaluators, learner, pools)
+        lookalikes = Lookalikes(config, dataset, store)
+        doctor = Doctor(config, dataset.names)
+        run = _Run(config, folder, console, measures, evaluators, learner, pools, lookalikes, doctor)
         run.compare_baselines(store, dataset.labels)
         if config.resume:
             run.restore()
+            # Not before: a run that cannot go on with these settings or data keeps its own.
+            folder.write_settings(config)
+            folder.write_training_set(dataset.n_images, dataset.n_identities)
         else:
             run.evaluate("network before")
         run.train(rate)
@@ -148,6 +164,8 @@ class _Run:
     evaluators: list[Evaluator]
     learner: _Learner
     pools: PoolReader
+    lookalikes: Lookalikes
+    doctor: Doctor
     step: int = 0
     saved: str = ""
     saved_at: int = -1
@@ -178,34 +196,51 @@ class _Run:
         )
         self._best = BestWeights(self.folder.run_dir, learner.averaged, self.config.best_by)
         self._split = TimeSplit()
+        self._epoch_start = 0
 
     def train(self, rate: Callable[[int], float | None]) -> None:
         """Go on to the last step; on Ctrl-C save, say where, and raise `KeyboardInterrupt`."""
+        if self.config.on_nan == "rollback" and not self.saved:
+            self.save()
         try:
-            going_on = True
+            going_on = self._go_on()
             while going_on and self.step < self.config.n_steps and self._train_epoch(rate):
                 going_on = self._end_epoch()
         except KeyboardInterrupt:
-            self.save()
+            if self.saved_at != self.step:
+                self.save()
             self.console.line(
                 f"Interrupted at step {self.step}: saved {self.saved}; "
                 f"go on with: facenet-fast train --resume {self.folder.run_dir}"
             )
             raise
 
+    def _go_on(self) -> bool:
+        """Do what a resumed run was ended before; return whether there is reason to go on."""
+        at_end = self.step > 0 and self.step % self.config.epoch_size == 0
+        if at_end and self.evaluated_at != self.step and self._is_to_evaluate():
+            self.evaluate("network after")
+            self.save()
+        return not self._stops_early()
+
     def _train_epoch(self, rate: Callable[[int], float | None]) -> bool:
         """Make the steps of one epoch; return whether there is reason to go on."""
         config = self.config
         epoch_end = (self.step // config.epoch_size + 1) * config.epoch_size
-        n_empty = 0
-        start = time.perf_counter()
+        self._epoch_start = epoch_end - config.epoch_size
         self._split = TimeSplit()
+        if self.lookalikes.is_due(self.step):
+            self._find_lookalikes()
+        start = time.perf_counter()
         while self.step < epoch_end:
             with self._split.of("read"):
                 pool = self.pools.next()
             n_applied = n_rescaled = 0
+            went_back = False
             with self._split.of("embed"):
                 plan = self._plan(pool)
+            if plan is None:
+                continue
             if plan and isinstance(plan[0], TripletBatch):
                 self._split.mined(plan[0].mined.seconds, within="embed")
             for work in plan:
@@ -213,33 +248,57 @@ class _Run:
                 if learning_rate is None:
                     self.console.line(f"The schedule file ends training before step {self.step}.")
                     return False
+                learning_rate *= self.doctor.rate_factor
                 self.learner.optimizer.learning_rate = learning_rate
                 with interrupt_deferred():
                     with self._split.of("step"):
                         outcome = self.stepper.run(work, self.step)
-                    self._check_finite(outcome.is_finite, learning_rate)
+                    went_back = not outcome.is_finite
+                    if went_back:
+                        self._go_back(learning_rate)
+                        break
                     self.step += outcome.is_applied
+                    if outcome.is_applied:
+                        self._measure_step(outcome, learning_rate, time.perf_counter() - start)
+                        start = time.perf_counter()
                 if not isinstance(work, TripletBatch):
                     self._split.mined(outcome.mined.seconds, within="step")
                 n_applied += outcome.is_applied
                 n_rescaled += outcome.is_rescaled
-                if outcome.is_applied:
-                    self._measure_step(outcome, learning_rate, time.perf_counter() - start)
-                    start = time.perf_counter()
                 if self.step == epoch_end:
+                    # Its checkpoint is one to go back to.
+                    if config.on_nan == "rollback" and not self._has_finite_weights():
+                        self._go_back(learning_rate)
+                        went_back = True
+                    else:
+                        self._show_triplets(pool)
                     break
-            n_empty = 0 if n_applied or n_rescaled else n_empty + 1
-            if n_empty == config.max_empty_pools:
-                self._say_no_triplets(n_empty)
+            if went_back:
+                continue
+            self.doctor.n_empty = 0 if n_applied or n_rescaled else self.doctor.n_empty + 1
+            if self.doctor.n_empty >= config.max_empty_pools and not self._widen_pools():
                 return False
         return True
 
-    def _plan(self, pool: Any) -> list[Any]:
+    def _find_lookalikes(self) -> None:
+        """Have pools made of people whom the averaged network confuses as it is now."""
+        start = time.perf_counter()
+        with self._split.of("embed"):
+            neighbors = self.lookalikes.find(self.learner.averaged, self.console.line)
+            with interrupt_deferred():
+                self.pools.look_alike(neighbors)
+                self.lookalikes.found(self.step)
+        seconds = time.perf_counter() - start
+        self.measures.measure("time/lookalikes", seconds, self.step)
+        self.console.detail(f"Lookalikes of {len(neighbors)} people found in {seconds:.2f} seconds")
+
+    def _plan(self, pool: Any) -> list[Any] | None:
         try:
             plan = self.stepper.plan(pool, self.step)
         except FloatingPointError:
-            self._check_finite(False, float(self.learner.optimizer.learning_rate))
-            raise
+            with interrupt_deferred():
+                self._go_back(float(self.learner.optimizer.learning_rate))
+            return None
         first = plan[0] if plan else None
         if isinstance(first, TripletBatch):
             # The predecessor's line, which calls the pairs it looked at random negatives.
@@ -255,46 +314,60 @@ class _Run:
         for part, seconds in self._split.seconds().items():
             self.measures.measure(f"time/epoch_{part}", seconds, self.step)
         self.console.detail(f"Epoch took {self._split.line()}")
-        epoch = self.step // self.config.epoch_size
-        every = self.config.evaluate_every
-        if every and epoch % every == 0 and self.step < self.config.n_steps:
+        if self._is_to_evaluate():
             self.evaluate("network after")
+        self.doctor.name_missing(self.pools.missing(), self.config.single_image_weight)
+        self.doctor.n_rollbacks = 0
         self.save()
         self.measures.flush()
+        return not self._stops_early()
+
+    def _is_to_evaluate(self) -> bool:
+        """Say whether the network is verified after this epoch; what the last comes to is saved with it."""
+        every = self.config.evaluate_every
+        epoch = self.step // self.config.epoch_size
+        return (every > 0 and epoch % every == 0) or self.step >= self.config.n_steps
+
+    def _stops_early(self) -> bool:
         patience = self.config.early_stop
-        if patience and self._best.n_since >= patience:
-            self.console.line(
-                f"Stopped early at step {self.step}: {self._best.n_since} verifications no better by "
-                f"{self.config.best_by} than that at step {self._best.step}"
-            )
+        if not patience or self._best.n_since < patience:
             return False
+        self.console.line(
+            f"Stopped early at step {self.step}: {self._best.n_since} verifications no better by "
+            f"{self.config.best_by} than that at step {self._best.step}"
+        )
         return True
 
     def evaluate(self, name: str) -> None:
         """Verify the averaged network on every evaluator."""
-        embedder = keras_embedder(
+        embedder = self._embedder()
+        timed = {}
+        for evaluator in self.evaluators:
+            start = time.perf_counter()
+            result = evaluator.run(embedder)
+            timed[evaluator.name] = result, time.perf_counter() - start
+        # All or nothing, as a resumed run verifies again what was not finished.
+        with interrupt_deferred():
+            # A resumed run that was at its end may verify once more what its checkpoint knows.
+            is_known = name == "network after" and self.step > 0 and self.evaluated_at == self.step
+            for group, (result, seconds) in timed.items():
+                self.results.setdefault(group, {})[name] = result
+                if not is_known:
+                    self._measure_verification(group, result, seconds)
+                if group == "lfw":
+                    self._tell_lfw(result, seconds)
+                else:
+                    self.console.line(f"Held-out people at step {self.step}: {verification_line(result)}")
+            if name == "network after" and self.evaluators and not is_known:
+                self._best.see(self.results[self.evaluators[0].name][name], self.step)
+            self.evaluated_at = self.step
+
+    def _embedder(self) -> Embedder:
+        return keras_embedder(
             self.learner.averaged,
             standardisation=self.config.standardisation,
             store_size=self.config.store_size,
         )
-        for evaluator in self.evaluators:
-            start = time.perf_counter()
-            result = evaluator.run(embedder)
-            seconds = time.perf_counter() - start
-            self.results.setdefault(evaluator.name, {})[name] = result
-            group = evaluator.name
-            self.measures.measure(f"{group}/accuracy", result.accuracy, self.step)
-            self.measures.measure(f"{group}/val_rate", result.val, self.step)
-            self.measures.measure(f"{group}/auc", result.auc, self.step)
-            self.measures.measure(f"{group}/eer", result.eer, self.step)
-            self.measures.measure(f"time/{group}", seconds, self.step)
-            if group == "lfw":
-                self._tell_lfw(result, seconds)
-            else:
-                self.console.line(f"Held-out people at step {self.step}: {verification_line(result)}")
-        self.evaluated_at = self.step
-        if name == "network after" and self.evaluators:
-            self._best.see(self.results[self.evaluators[0].name][name], self.step)
 
     def compare_baselines(self, store: ImageStore, labels: npt.NDArray[np.int32]) -> None:
         """Verify what needs no network on every evaluator; the PCA is fitted on the training images."""
@@ -318,7 +391,14 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""
-        state = {"step": self.step, "pools": self.pools.state(), "best": self._best.state()}
+        state = {
+            "step": self.step,
+            "pools": self.pools.state(),
+            "lookalikes": self.lookalikes.state(),
+            "best": self._best.state(),
+            "doctor": self.doctor.state(),
+            "evaluated_at": self.evaluated_at,
+        }
         self._progress.assign(json.dumps(state))
         start = time.perf_counter()
         self.saved = self.checkpoints.save(self.step)
@@ -328,20 +408,29 @@ class _Run:
         self.console.detail(f"Variables saved in {seconds:.2f} seconds")
 
     def restore(self) -> None:
-        """Go on from the newest checkpoint of the run folder."""
-        self.saved = find_checkpoint(self.folder.run_dir)
-        self.checkpoints.restore(self.saved)
+        """Go on from the newest whole checkpoint of the run folder."""
+        self.saved = self.checkpoints.restore_whole()
         state = json.loads(self._progress.numpy())
         self.step = int(state["step"])
         self.pools.restore(state["pools"])
+        self.lookalikes.restore(state.get("lookalikes", {}))
         self._best.restore(state.get("best", {}))
+        self.doctor.restore(state.get("doctor", {}))
+        self.saved_at = self.step
+        self.evaluated_at = int(state.get("evaluated_at", self.step))
+        # What was measured since is measured again.
+        self.measures.forget_after(self.step)
+        forget_after(self.folder.logs_path(_LFW_FILE), self.step, lambda line: int(line.split("\t")[0]))
         self.console.line(f"Resumed from {self.saved}")
 
     def conclude(self) -> TrainResult:
         """Verify and save what training ended with, print the tables and draw the pictures."""
-        if self.evaluated_at != self.step or self.step == 0:
+        # A resumed run that was at its end knows what its verification came to, but has it not at hand.
+        is_known = self.evaluated_at == self.step > 0
+        at_hand = [self.results.get(evaluator.name, {}) for evaluator in self.evaluators]
+        if not is_known or any("network after" not in results for results in at_hand):
             self.evaluate("network after")
-        if self.saved_at != self.step:
+        if not is_known or self.saved_at != self.step:
             self.save()
         for evaluator in self.evaluators:
             results = self.results[evaluator.name]
@@ -349,12 +438,16 @@ class _Run:
             self.console.line(evaluator.title)
             for line in verification_table(results):
                 self.console.line(line)
-            path = self.folder.write_text(f"verification_{evaluator.name}.png", "")
-            plot_verification(path, results, "network after", evaluator.title)
-            self.console.line(f"Picture: {path}")
+            path = self.folder.logs_path(f"verification_{evaluator.name}.png")
+            with drawn(path) as aside:
+                plot_verification(aside, results, "network after", evaluator.title)
+                self.console.line(f"Picture: {path}")
+        report_dir = draw_run(self.folder, self.results)
+        show_embeddings(self.folder, self.evaluators, self._embedder())
         self._keep_thresholds()
         self.console.line("")
         self.console.line(f"Checkpoint: {self.saved}")
+        self.console.line(f"How it went: {report_dir} and tensorboard --logdir {self.folder.logs_dir}")
         if self._best.value is not None:
             self.console.line(self._best.line())
             images_dir = self.config.data_dir if self.config.n_held_out else self.config.lfw_dir
@@ -392,17 +485,24 @@ class _Run:
 
     def _measure_step(self, outcome: Outcome, learning_rate: float, seconds: float) -> None:
         mined = outcome.mined
-        for name, value in (
-            ("loss", outcome.loss),
-            ("learning_rate", learning_rate),
-            ("gradient_norm", outcome.gradient_norm),
-            ("mining/n_triplets", mined.n_triplets),
-            ("mining/active_fraction", mined.n_triplets / max(mined.n_pairs, 1)),
-            ("time/selection", mined.seconds),
-            ("time/step", seconds),
-            ("images_per_second", outcome.n_images / seconds),
-        ):
-            self.measures.measure(name, value, self.step)
+        self.measures.measure_all(
+            {
+                "loss": outcome.loss,
+                "learning_rate": learning_rate,
+                "gradient_norm": outcome.gradient_norm,
+                "mining/n_triplets": mined.n_triplets,
+                "mining/active_fraction": mined.n_triplets / max(mined.n_pairs, 1),
+                "time/selection": mined.seconds,
+                "time/step": seconds,
+                "images_per_second": outcome.n_images / seconds,
+                **self.doctor.look(
+                    self.stepper.seen, lambda: outcome.loss - self.stepper.penalty(), self.step
+                ),
+            },
+            self.step,
+        )
+        if self.step % self.config.log_every == 0 and (seen := self.stepper.last_mined()):
+            self.measures.show_histograms({"mining/d_ap": seen.d_ap, "mining/d_an": seen.d_an}, self.step)
         epoch, step = divmod(self.step - 1, self.config.epoch_size)
         self.console.progress(
             Progress(
@@ -418,31 +518,98 @@ class _Run:
             )
         )
 
+    def _show_triplets(self, pool: Pool) -> None:
+        """Show TensorBoard some triplets of the pool that was mined last."""
+        if seen := self.stepper.last_mined():
+            grid = triplet_grid(pool.images, seen.rows, seen.d_ap, seen.d_an, seed=self.step)
+            self.measures.show_image("mining/triplets", grid, self.step)
+
     def _tell_lfw(self, result: Verification, seconds: float) -> None:
-        """Print and keep the predecessor's lines."""
+        """Print the predecessor's lines."""
         self.console.line(f"Running forward pass on LFW images: {seconds:.3f}")
         self.console.line(f"Accuracy: {result.accuracy:1.3f}+-{result.accuracy_std:1.3f}")
         self.console.line(
             f"Validation rate: {result.val:2.5f}+-{result.val_std:2.5f} @ FAR={result.far:2.5f}"
         )
-        self.folder.write_text(
-            "lfw_result.txt", f"{self.step}\t{result.accuracy:.5f}\t{result.val:.5f}\n", append=True
-        )
 
-    def _check_finite(self, is_finite: bool, learning_rate: float) -> None:
-        if not is_finite:
+    def _measure_verification(self, group: str, result: Verification, seconds: float) -> None:
+        for name, value in (
+            ("accuracy", result.accuracy),
+            ("val_rate", result.val),
+            ("auc", result.auc),
+            ("eer", result.eer),
+        ):
+            self.measures.measure(f"{group}/{name}", value, self.step)
+        self.measures.measure(f"time/{group}", seconds, self.step)
+        if group == "lfw":
+            line = f"{self.step}\t{result.accuracy:.5f}\t{result.val:.5f}"
+            self.folder.append_line(_LFW_FILE, line)
+
+    def _go_back(self, learning_rate: float) -> None:
+        """Go back to where all was finite and on from there with other images at a lower rate.
+
+        To a checkpoint and not a copy in memory: it takes no memory, and is there for a resumed run, too,
+        which so goes back to the same step as an unbroken one would.
+
+        Raises
+        ------
+        UserError
+            If that is not wanted, or has not helped.
+        """
+        doctor = self.doctor
+        is_wanted = self.config.on_nan == "rollback"
+        if not is_wanted or doctor.n_rollbacks == MOST_ROLLBACKS:
             newest = f"; the newest checkpoint is {self.saved}" if self.saved else ""
+            tried = f", after {doctor.n_rollbacks} rollbacks in a row" if is_wanted else ""
             raise UserError(
-                f"training stopped at step {self.step}, as the loss is no longer finite: lower the "
+                f"training stopped at step {self.step}, as the loss is no longer finite{tried}: lower the "
                 f"learning rate (it was {learning_rate:g}){newest}"
             )
-
-    def _say_no_triplets(self, n_empty: int) -> None:
+        step = self.step
+        name = f"model-{os.path.basename(self.folder.run_dir)}.ckpt-{self._epoch_start}"
+        prefix = os.path.join(self.folder.run_dir, name)
+        # Ctrl-C saves within an epoch, too, and only so many checkpoints are kept.
+        self.step = self.checkpoints.restore(prefix if os.path.exists(f"{prefix}.index") else self.saved)
+        self.measures.forget_after(self.step)
+        doctor.went_back()
         _logger.warning(
-            "training stopped at step %d, as %d pools in a row gave no triplet: all negatives are beyond the "
-            "margin (raise margin), or all embeddings have become one (lower the learning rate)",
+            "step %d: the loss is no longer finite (learning rate %g): went back to step %d, and go on with "
+            "other images at %g times the rate",
+            step,
+            learning_rate,
+            self.step,
+            doctor.rate_factor,
+        )
+
+    def _has_finite_weights(self) -> bool:
+        weights = [*self.learner.model.weights, *self.learner.averaged.weights]
+        return all(np.isfinite(weight.numpy()).all() for weight in weights)
+
+    def _widen_pools(self) -> bool:
+        """After pools without triplets have pools hold more people, or tell why not; say whether they do."""
+        n_empty, self.doctor.n_empty = self.doctor.n_empty, 0
+        with interrupt_deferred():
+            n_identities = self.pools.widen()
+        if not n_identities:
+            self._say_no_triplets(n_empty)
+            return False
+        _logger.warning(
+            "step %d: %d pools in a row gave no triplet: pools are of %d people from here on",
             self.step,
             n_empty,
+            n_identities,
+        )
+        return True
+
+    def _say_no_triplets(self, n_empty: int) -> None:
+        why = (
+            "all negatives are beyond the margin (raise margin), or all embeddings have become one (lower "
+            "the learning rate)"
+        )
+        if self.config.loss == "log_sum_exp":
+            why = "none holds two images of one person and one of another"
+        _logger.warning(
+            "training stopped at step %d, as %d pools in a row gave no triplet: %s", self.step, n_empty, why
         )
 
 
@@ -460,6 +627,19 @@ def preparation(config: TrainConfig) -> Preparation:
     return Preparation(train, plain)
 
 
+def _build_sampler(config: TrainConfig, dataset: IdentityDataset) -> IdentitySampler:
+    return IdentitySampler(
+        dataset,
+        config.identities_per_batch,
+        config.images_per_identity,
+        config.seed,
+        group=config.lookalike_group if config.sampling == "lookalike" else 0,
+        power=config.identity_power,
+        repeat=config.repeat_images,
+        single_image_weight=config.single_image_weight,
+    )
+
+
 def _build_learner(config: TrainConfig) -> _Learner:
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, config.precision)
@@ -468,24 +648,36 @@ def _build_learner(config: TrainConfig) -> _Learner:
         averaged = build_model(config)
     restored = ""
     if config.pretrained_model and not config.resume:
-        path = config.pretrained_model
-        if path.endswith(".pb"):
-            raise UserError(
-                "pretrained_model must be a run folder, a checkpoint's prefix or a .keras file; a frozen "
-                f"graph holds constants, no weights; got {path!r}"
-            )
-        source = load_keras_file(path) if path.endswith(".keras") else load_model(path)[0]
-        new = copy_weights(source, model, path)
-        restored = f"Restored {len(model.weights) - len(new)} of {len(model.weights)} weights of {path}"
-        restored += f"; new: {', '.join(new)}" if new else ""
+        restored = _start_from(config.pretrained_model, model)
     averaged.set_weights(model.get_weights())
     return _Learner(model, averaged, build_optimizer(config, model.trainable_variables), restored)
+
+
+def _start_from(path: str, model: keras.Model) -> str:
+    """Fill a network with trained weights; return the line that says which."""
+    not_used: list[str] = []
+    if is_tf1(path):
+        if model.name != NETWORK:
+            raise UserError(
+                f"backbone must be {NETWORK}, which the predecessor's weights are of; got {model.name} for "
+                f"pretrained_model {path!r}"
+            )
+        source, not_used = load_tf1_model(path)
+    else:
+        source = load_keras_file(path) if path.endswith(".keras") else load_model(path)[0]
+    new = copy_weights(source, model, path)
+    line = f"Restored {len(model.weights) - len(new)} of {len(model.weights)} weights of {path}"
+    line += f"; new: {', '.join(new)}" if new else ""
+    if not_used:
+        names = ", ".join(not_used[:5]) + (", ..." if len(not_used) > 5 else "")
+        line += f"; {len(not_used)} not used: {names}"
+    return line
 
 
 def _build_evaluators(config: TrainConfig, held_out: IdentityDataset, folder: RunFolder) -> list[Evaluator]:
     evaluators = []
     if held_out.n_identities:
-        pairs_path = folder.write_text("held_out_pairs.txt", "")
+        pairs_path = folder.logs_path("held_out_pairs.txt")
         evaluators.append(held_out_evaluator(config, held_out, pairs_path))
     if config.lfw_dir:
         evaluators.append(lfw_evaluator(config))

@@ -14,6 +14,9 @@ from facenet_fast.data.sampling import IdentitySampler
 
 __all__ = ["ImageSource", "Pool", "PoolReader"]
 
+# Of the decoded images of a pool that is widened; one more is read ahead.
+_MOST_BYTES = 2**30
+
 
 @dataclass(frozen=True, eq=False)
 class Pool:
@@ -55,6 +58,7 @@ class PoolReader:
         self._store = store
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pools")
         self._ahead: Future[Pool] | None = None
+        self._identities_per_batch = sampler.identities_per_batch
         self._drawn: tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]] | None = None
 
     def __enter__(self) -> PoolReader:
@@ -77,13 +81,50 @@ class PoolReader:
         self._ahead = self._reader.submit(self._draw_and_read)
         return pool
 
+    def look_alike(self, neighbors: npt.NDArray[np.int64]) -> None:
+        """Have the sampler make groups of lookalikes, from the pool after the one that is read ahead on.
+
+        Parameters
+        ----------
+        neighbors : int64 array, shape (n_identities, k)
+            See `IdentitySampler.look_alike`.
+        """
+        self._pending().result()
+        self._sampler.look_alike(neighbors)
+
+    def widen(self) -> int:
+        """Have pools hold twice as many identities, or all, from the one after that read ahead on.
+
+        Returns
+        -------
+        int
+            How many; 0 where pools hold all already, or would take more than 1 GiB of images.
+        """
+        pool = self._pending().result()
+        now = self._sampler.identities_per_batch
+        wider = min(2 * now, self._sampler.n_drawable)
+        if wider <= now or pool.images.nbytes * wider > _MOST_BYTES * now:
+            return 0
+        self._sampler.identities_per_batch = wider
+        return wider
+
+    def missing(self) -> npt.NDArray[np.int64]:
+        """Return the identities that can be in no pool."""
+        self._pending().result()
+        return self._sampler.undrawable
+
     def state(self) -> dict[str, Any]:
         """Return what decides all pools not yet returned, as plain values for JSON."""
         self._pending().result()
         assert self._drawn is not None
         indices, labels = self._drawn
         # The pool that is read ahead has left the sampler; a resumed run reads it again.
-        return {"sampler": self._sampler.state(), "indices": indices.tolist(), "labels": labels.tolist()}
+        return {
+            "sampler": self._sampler.state(),
+            "indices": indices.tolist(),
+            "labels": labels.tolist(),
+            "n_more_identities": self._sampler.identities_per_batch - self._identities_per_batch,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state`; the data set must be the same.
@@ -96,6 +137,7 @@ class PoolReader:
         if self._ahead is not None:
             self._ahead.result()
         self._sampler.restore(state["sampler"])
+        self._sampler.identities_per_batch = self._identities_per_batch + state.get("n_more_identities", 0)
         indices = np.asarray(state["indices"], dtype=np.int64)
         labels = np.asarray(state["labels"], dtype=np.int32)
         self._ahead = self._reader.submit(self._read, indices, labels)

@@ -14,12 +14,13 @@ from datetime import datetime
 from typing import Any
 
 import facenet_fast
-from facenet_fast.checkpoints import CONFIG_FILE
+from facenet_fast.checkpoints import CONFIG_FILE, TRAINING_SET_FILE, find_checkpoint
 from facenet_fast.config import TrainConfig, from_mapping, read_train_config
 from facenet_fast.errors import UserError
+from facenet_fast.files import written_aside
 from facenet_fast.report.versions import versions
 
-__all__ = ["RunFolder", "make_run_folder", "resumed_config"]
+__all__ = ["RunFolder", "check_resumable", "make_run_folder", "resumed_config"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,46 @@ class RunFolder:
     run_dir: str
     logs_dir: str
 
-    def write_text(self, name: str, text: str, *, append: bool = False) -> str:
-        """Write a file of the logs and return its path."""
-        path = os.path.join(self.logs_dir, name)
-        with open(path, "a" if append else "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        return path
+    def logs_path(self, name: str) -> str:
+        """Return where a file of the logs is."""
+        return os.path.join(self.logs_dir, name)
+
+    def write_text(self, name: str, text: str) -> str:
+        """Write a file of the logs, aside first, and return its path."""
+        return _write_aside(self.logs_path(name), text)
+
+    def append_line(self, name: str, line: str) -> None:
+        """Add a line to a file of the logs.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
+        path = self.logs_path(name)
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {path!r}: {error.strerror}") from error
+
+    def write_settings(self, config: TrainConfig) -> None:
+        """Write `config.json` and, for people, the settings, versions and the source's revision."""
+        settings = dataclasses.replace(config, resume="").to_dict()
+        _write_aside(os.path.join(self.run_dir, CONFIG_FILE), json.dumps(settings, indent=2) + "\n")
+        self.write_text("arguments.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
+        self.write_text("revision_info.txt", _revision_info())
+
+    def write_training_set(self, n_images: int, n_identities: int) -> None:
+        """Note in the run's folder how much it learns from, for the files that `freeze` makes of it."""
+        record = {"n_images": n_images, "n_identities": n_identities}
+        _write_aside(os.path.join(self.run_dir, TRAINING_SET_FILE), json.dumps(record) + "\n")
 
 
 def make_run_folder(config: TrainConfig) -> RunFolder:
-    """Make the folder of a new run, named by the time, or open that of a run to resume; write the settings.
+    """Make the folder of a new run, named by the time, with its settings, or open that of a run to resume.
+
+    Of a run to resume nothing is changed yet: it may turn out that it cannot go on with these settings.
 
     Raises
     ------
@@ -63,13 +94,33 @@ def make_run_folder(config: TrainConfig) -> RunFolder:
         if config.logs_dir:
             logs_dir = os.path.join(os.path.abspath(config.logs_dir), os.path.basename(run_dir))
             os.makedirs(logs_dir, exist_ok=True)
-        folder = RunFolder(run_dir, logs_dir)
-        _write_settings(folder, dataclasses.replace(config, resume=""))
     except OSError as error:
         raise UserError(
             f"the folder of the run must be writable; {error.filename!r}: {error.strerror}"
         ) from error
+    folder = RunFolder(run_dir, logs_dir)
+    if not config.resume:
+        folder.write_settings(config)
     return folder
+
+
+def check_resumable(run_dir: str) -> None:
+    """Refuse to resume what has no checkpoint.
+
+    Raises
+    ------
+    UserError
+        If there is none; the message says what that means.
+    """
+    try:
+        find_checkpoint(run_dir)
+    except UserError as error:
+        if not os.path.isdir(run_dir):
+            raise
+        raise UserError(
+            f"the run to resume must have a checkpoint; {run_dir!r} has none: it ended before the first was "
+            "written, and there is nothing to go on from"
+        ) from error
 
 
 def resumed_config(run_dir: str, changes: Mapping[str, Any]) -> TrainConfig:
@@ -85,8 +136,9 @@ def resumed_config(run_dir: str, changes: Mapping[str, Any]) -> TrainConfig:
     Raises
     ------
     UserError
-        If the folder holds no `config.json`, or a change is refused.
+        If the folder holds no checkpoint or no `config.json`, or a change is refused.
     """
+    check_resumable(os.path.expanduser(run_dir))
     before = read_train_config(os.path.join(os.path.expanduser(run_dir), CONFIG_FILE)).to_dict()
     return from_mapping(TrainConfig, {**before, **changes, "resume": run_dir})
 
@@ -104,13 +156,14 @@ def _make_new_dir(runs_dir: str) -> str:
     raise UserError(f"runs_dir must have room for a folder named {stamp}; {runs_dir!r} holds a thousand")
 
 
-def _write_settings(folder: RunFolder, config: TrainConfig) -> None:
-    settings = config.to_dict()
-    with open(os.path.join(folder.run_dir, CONFIG_FILE), "w", encoding="utf-8") as file:
-        json.dump(settings, file, indent=2)
-        file.write("\n")
-    folder.write_text("arguments.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
-    folder.write_text("revision_info.txt", _revision_info())
+def _write_aside(path: str, text: str) -> str:
+    # Paths of data sets may hold bytes that are no text.
+    with (
+        written_aside(path) as aside,
+        open(aside, "w", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        file.write(text)
+    return path
 
 
 def _revision_info() -> str:

@@ -1,11 +1,11 @@
 """One optimiser step: images in, triplets mined, weights moved.
 
 `UniqueStep` passes every image of a pool through the network once and takes the exact gradient of the loss
-over all mined triplets. A pool that does not fit in one pass goes through in chunks, twice: first without a
-tape for the embeddings, whose gradients are then known, and again chunk by chunk to carry them into the
-weights (gradient caching: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
-Setup", 2021). `TripletStep` is the predecessor's way: mine first, then pass batches of triplets, three images
-each.
+over all mined triplets, or over all pairs and negatives (`log_sum_exp`). A pool that does not fit in one pass
+goes through in chunks, twice: first without a tape for the embeddings, whose gradients are then known, and
+again chunk by chunk to carry them into the weights (gradient caching: Gao et al., "Scaling Deep Contrastive
+Learning Batch Size under Memory Limited Setup", 2021). `TripletStep` is the predecessor's way: mine first,
+then pass batches of triplets, three images each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from facenet_fast.config import TrainConfig
+from facenet_fast.losses.log_sum_exp import mean_over_pairs
 from facenet_fast.losses.triplet import l2_regularisation, loss_of_triplets, mined_triplet_loss
 from facenet_fast.mining import mine_triplets
 from facenet_fast.training.pools import Pool
@@ -31,6 +32,7 @@ from facenet_fast.training.pools import Pool
 __all__ = [
     "STEPS",
     "Mined",
+    "MinedTriplets",
     "Outcome",
     "Preparation",
     "Step",
@@ -43,6 +45,8 @@ __all__ = [
 
 # A float16 gradient that overflows at a smaller scale than this is no matter of scale.
 _LEAST_LOSS_SCALE = 2.0**-10
+# As many show how distances are spread, and cost nothing beside a step.
+_MAX_LOOKED_AT = 2048
 
 _logger = logging.getLogger("facenet_fast")
 
@@ -51,12 +55,40 @@ _Integers = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Mined:
-    """What mining a pool found and took; `is_finite` tells whether there were embeddings to mine."""
+    """What mining a pool found and took.
+
+    Attributes
+    ----------
+    n_pairs, n_triplets : int
+        Pairs looked at, and triplets picked. With the loss `log_sum_exp`, which picks none: ordered pairs
+        with a negative in the pool, and those of them with one within the margin.
+    seconds : float
+        That mining took.
+    is_finite : bool
+        Whether there were embeddings to mine.
+    """
 
     n_pairs: int
     n_triplets: int
     seconds: float
     is_finite: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class MinedTriplets:
+    """Triplets of a pool, to be looked at.
+
+    Attributes
+    ----------
+    rows : int array (n_triplets, 3)
+        Rows of the pool: anchor, positive, negative.
+    d_ap, d_an : float32 (n_triplets,)
+        Squared distances, of the embeddings that were mined.
+    """
+
+    rows: npt.NDArray[np.integer]
+    d_ap: npt.NDArray[np.float32]
+    d_an: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -68,7 +100,8 @@ class Outcome:
     loss : float
         Triplet loss and regularisation before the step. Not finite: the weights were left alone.
     n_triplets : int
-        Triplets in the step; without any the weights were left alone.
+        Triplets in the step, or with `log_sum_exp` pairs; without any the weights were left alone. Its pairs
+        that have no negative within the margin count, too: their loss is small, but never at rest.
     n_images : int
         Images passed through the network with a gradient.
     gradient_norm : float
@@ -118,11 +151,20 @@ class Preparation:
 class Step(Protocol):
     """What the training loop asks of a way to step."""
 
+    seen: tuple[npt.NDArray[np.float32], _Integers] | None
+    """Embeddings of the pool that was mined last, and the identity of each."""
+
+    def penalty(self) -> float:
+        """Return the part of the loss that is of the weights."""
+
     def plan(self, pool: Pool, step: int) -> list[Any]:
         """Divide a pool into pieces of work, one an optimiser step."""
 
     def run(self, work: Any, step: int) -> Outcome:
         """Make one optimiser step; `step` steps have been made before and key its draws."""
+
+    def last_mined(self) -> MinedTriplets | None:
+        """Return triplets of the pool that was mined last; None where there were none."""
 
 
 def step_seed(seed: int, step: int, chunk: int = 0) -> npt.NDArray[np.int64]:
@@ -169,6 +211,7 @@ class _Trainer:
         self.averaged = averaged
         self.prepare = prepare
         self.config = config
+        self.is_soft = config.loss == "soft_margin"
         # With adamw the optimizer itself decays weights.
         self.loss_weight_decay = 0.0 if config.optimizer == "adamw" else config.weight_decay
         size = config.store_size
@@ -177,6 +220,10 @@ class _Trainer:
         self.labels_spec = tf.TensorSpec((None,), tf.int32)
         self.indices_spec = tf.TensorSpec((None,), tf.int32)
         self.embeddings_spec = tf.TensorSpec((None, config.embedding_size), tf.float32)
+        # Triplets mined last: rows of `seen`, which are the pool's in this order (None: in its own).
+        self._mined: npt.NDArray[np.int32] | None = None
+        self._order: npt.NDArray[np.int64] | None = None
+        self.seen: tuple[npt.NDArray[np.float32], _Integers] | None = None
         self.apply = tf.function(self._apply)
         self.rescale = tf.function(self._rescale)
 
@@ -217,6 +264,15 @@ class _Trainer:
         """Return the weight penalty of the loss."""
         return l2_regularisation(self.model.trainable_variables, self.loss_weight_decay)
 
+    def penalty(self) -> float:
+        """Return the weight penalty as the weights are now."""
+        return float(self.regularisation()) if self.loss_weight_decay else 0.0
+
+    def see(self, embeddings: npt.NDArray[np.float32], labels: _Integers) -> None:
+        """Keep a pool's embeddings for who wants to look at them."""
+        # Copies: the memory is the graph's, which may use it again.
+        self.seen = embeddings.copy(), labels.copy()
+
     def finish(self, outcome: Outcome, gradients: list[tf.Tensor]) -> Outcome:
         """Move the weights if the outcome is one to go on from."""
         if outcome.is_applied:
@@ -231,6 +287,8 @@ class _Trainer:
     def mine(self, embeddings: npt.NDArray[np.float32], labels: _Integers, seed: _Integers) -> Any:
         """Mine a pool: index arrays, pairs looked at (-1: embeddings are not finite), seconds taken."""
         start = time.perf_counter()
+        self._mined = None
+        self.see(embeddings, labels)
         if not np.isfinite(embeddings).all():
             none = np.empty(0, np.int32)
             return none, none, none, np.int64(-1), np.float32(0)
@@ -243,7 +301,19 @@ class _Trainer:
             threads=self.config.threads or None,
         )
         seconds = np.float32(time.perf_counter() - start)
+        if len(mined):
+            some = np.linspace(0, len(mined) - 1, min(len(mined), _MAX_LOOKED_AT)).astype(np.int64)
+            self._mined = np.stack([mined.anchor[some], mined.positive[some], mined.negative[some]], axis=1)
         return mined.anchor, mined.positive, mined.negative, np.int64(mined.n_pairs), seconds
+
+    def last_mined(self) -> MinedTriplets | None:
+        """Return triplets of the pool that was mined last, of very many 2,048; None where there were none."""
+        if self._mined is None or self.seen is None:
+            return None
+        rows, embeddings = self._mined, self.seen[0]
+        anchor, positive, negative = (embeddings[column] for column in rows.T)
+        d_ap, d_an = (np.square(anchor - other).sum(axis=1) for other in (positive, negative))
+        return MinedTriplets(rows if self._order is None else self._order[rows], d_ap, d_an)
 
 
 class UniqueStep(_Trainer):
@@ -258,7 +328,8 @@ class UniqueStep(_Trainer):
     prepare : Preparation
         From uint8 images to the network's input.
     config : TrainConfig
-        Read: `strategy`, `margin`, `seed`, `threads`, `batch_size`, `weight_decay`, `moving_average_decay`.
+        Read: `strategy`, `margin`, `loss`, `sharpness`, `seed`, `threads`, `batch_size`, `weight_decay`,
+        `moving_average_decay`.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -281,18 +352,19 @@ class UniqueStep(_Trainer):
     def run(self, work: Pool, step: int) -> Outcome:
         """Embed, mine, and step."""
         n_images = len(work.labels)
+        self._order = None
         if n_images > self.config.batch_size:
             loss, norm, mined, gradients = self._run_in_chunks(work, step)
         else:
             loss, norm, mined, gradients = self._whole(
                 work.images, work.labels, step_seed(self.config.seed, step)
             )
-        n_triplets, n_pairs, seconds = (float(value) for value in mined)
+        n_terms, n_triplets, n_pairs, seconds = (float(value) for value in mined)
         found = Mined(int(n_pairs), int(n_triplets), seconds, is_finite=n_pairs >= 0)
-        return self.finish(Outcome(float(loss), int(n_triplets), n_images, float(norm), found), gradients)
+        return self.finish(Outcome(float(loss), int(n_terms), n_images, float(norm), found), gradients)
 
     def _run_in_chunks(self, pool: Pool, step: int) -> tuple[Any, Any, Any, list[Any]]:
-        order = spread(pool.labels)
+        order = self._order = spread(pool.labels)
         chunks = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
         seeds = [step_seed(self.config.seed, step, chunk) for chunk in range(len(chunks))]
         # The second pass must repeat the first one's dropout and must not move batch-norm's averages again.
@@ -321,13 +393,20 @@ class UniqueStep(_Trainer):
         return self.model(self.prepare.train(images, seed), training=True)
 
     def _mined_loss(self, embeddings: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
+        """Return the loss and, as numbers, its terms and what `Mined` holds."""
+        config = self.config
+        if config.loss == "log_sum_exp":
+            loss, n_pairs, n_violating = mean_over_pairs(labels, embeddings, config.margin, config.sharpness)
+            is_finite = tf.reduce_all(tf.math.is_finite(embeddings))
+            tf.numpy_function(self.see, [embeddings, labels], [])
+            return loss, (n_pairs, n_violating, tf.where(is_finite, n_pairs, -1), tf.constant(0.0))
         anchor, positive, negative, n_pairs, seconds = tf.numpy_function(
             self.mine, [embeddings, labels, seed], [tf.int32, tf.int32, tf.int32, tf.int64, tf.float32]
         )
         for index in (anchor, positive, negative):
             index.set_shape([None])
-        loss = mined_triplet_loss(embeddings, anchor, positive, negative, self.config.margin)
-        return loss, (tf.size(anchor), n_pairs, seconds)
+        loss = mined_triplet_loss(embeddings, anchor, positive, negative, config.margin, self.is_soft)
+        return loss, (tf.size(anchor), tf.size(anchor), n_pairs, seconds)
 
     def _loss_of_embeddings(self, embeddings: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any, list[Any]]:
         """Loss, its gradient at each embedding, and that of the weight penalty at each weight."""
@@ -427,7 +506,8 @@ class TripletStep(_Trainer):
         with tf.GradientTape() as tape:
             embeddings = self.model(self.prepare.train(images, seed), training=True)
             anchor, positive, negative = tf.split(embeddings, 3)
-            loss = loss_of_triplets(anchor, positive, negative, self.config.margin) + self.regularisation()
+            loss = loss_of_triplets(anchor, positive, negative, self.config.margin, self.is_soft)
+            loss += self.regularisation()
             scaled = self.scaled(loss)
         gradients = _dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         return loss, self.norm(gradients), gradients

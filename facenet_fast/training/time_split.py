@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 __all__ = ["PARTS", "TimeSplit"]
 
-#: What is told apart: waiting for images, embedding a pool before it is mined (`step="triplets"`), mining,
-#: the network's forward and backward passes with the weights' update, and everything else.
+#: What is told apart: waiting for images, embedding a pool before it is mined (`step="triplets"`) and all
+#: images to find lookalikes, mining, the network's forward and backward passes with the weights' update, and
+#: everything else.
 PARTS = ("read", "embed", "mine", "step", "rest")
 
 

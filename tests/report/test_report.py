@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorflow import make_ndarray
+from tensorflow.compat.v1.train import summary_iterator
 
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.verification import verify
 from facenet_fast.report.console import PlainConsole, Progress, TerminalConsole, console_for
 from facenet_fast.report.measure import Measures
-from facenet_fast.report.plots import plot_verification
+from facenet_fast.report.plots import plot_before_after, plot_verification
 from facenet_fast.report.table import verification_line, verification_table
 
 
@@ -157,3 +159,61 @@ def test_the_picture_bears_embeddings_that_are_all_one(tmp_path):
     result = verify(ones, ones, np.arange(8) % 2 == 0, np.arange(8) // 4)
     plot_verification(str(tmp_path / "one.png"), {"one": result}, "one")
     assert (tmp_path / "one.png").stat().st_size > 10_000
+
+
+def test_a_step_is_one_event_that_tensorboard_reads_as_scalars(tmp_path):
+    values = {"loss": 0.5, "time/step": 0.25, "lfw/val_rate": float("nan")}
+    with Measures(str(tmp_path)) as measures:
+        measures.measure_all(values, 3)
+    (path,) = tmp_path.glob("events.out.*")
+    with_values = [event for event in summary_iterator(str(path)) if event.HasField("summary")]
+    assert [(event.step, [one.tag for one in event.summary.value]) for event in with_values] == [
+        (3, list(values))
+    ]
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    for name, value in values.items():
+        (event,) = events.Tensors(name)
+        assert events.SummaryMetadata(name).plugin_data.plugin_name == "scalars"
+        np.testing.assert_array_equal(make_ndarray(event.tensor_proto), np.float32(value))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {line["name"]: line["value"] for line in lines} == {**values, "lfw/val_rate": None}
+
+
+def test_histograms_count_finite_values(tmp_path):
+    values = np.random.default_rng(0).normal(size=500)
+    with Measures(str(tmp_path)) as measures:
+        measures.show_histograms({"d": [*values, np.nan, np.inf], "none": [np.nan], "one": [2.0]}, 3)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    assert set(events.Tags()["tensors"]) == {"d", "one"}
+    assert events.SummaryMetadata("d").plugin_data.plugin_name == "histograms"
+    bins = make_ndarray(events.Tensors("d")[0].tensor_proto)
+    assert bins.shape == (30, 3)
+    assert (bins[0, 0], bins[-1, 1]) == (values.min(), values.max())
+    for low, high, count in bins[:-1]:
+        assert count == ((values >= low) & (values < high)).sum()
+    assert bins[:, 2].sum() == 500
+    # Nothing beside it: not in the file of numbers.
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_pictures_come_back_as_they_were(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    with Measures(str(tmp_path)) as measures:
+        measures.show_image("mining/triplets", image, 3)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    (event,) = events.Tensors("mining/triplets")
+    width, height, encoded = make_ndarray(event.tensor_proto)
+    assert (width, height) == (b"7", b"5")
+    assert events.SummaryMetadata("mining/triplets").plugin_data.plugin_name == "images"
+    with Image.open(io.BytesIO(encoded)) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), image)
+
+
+def test_distances_before_and_after_are_on_one_axis(tmp_path):
+    results = {"network before": a_verification(1.0), "network after": a_verification(0.2)}
+    plot_before_after(str(tmp_path / "two.png"), results)
+    plot_before_after(str(tmp_path / "one.png"), {"network after": results["network after"]})
+    with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "one.png") as one:
+        assert two.height > 1.5 * one.height
+        for half in np.split(np.asarray(two.convert("RGB"))[: two.height // 2 * 2].astype(int), 2):
+            assert (np.ptp(half, axis=2) > 60).sum() > 500

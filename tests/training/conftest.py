@@ -20,6 +20,16 @@ def write_faces(data_dir, n_identities=6, n_each=5, size=20, seed=0):
     return data_dir
 
 
+@pytest.fixture(scope="session")
+def make_faces():
+    return write_faces
+
+
+@pytest.fixture(scope="session")
+def make_settings():
+    return tiny_settings
+
+
 @pytest.fixture
 def faces_dir(tmp_path):
     return write_faces(tmp_path / "faces")
@@ -29,9 +39,13 @@ def faces_dir(tmp_path):
 def tiny(tmp_path, faces_dir, monkeypatch):
     """Settings of a run of six steps."""
     monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    return tiny_settings(faces_dir, tmp_path / "runs")
+
+
+def tiny_settings(faces_dir, runs_dir):
     return {
         "data_dir": str(faces_dir),
-        "runs_dir": str(tmp_path / "runs"),
+        "runs_dir": str(runs_dir),
         "n_held_out": 2,
         "image_size": 16,
         "backbone": "tiny_network:features",

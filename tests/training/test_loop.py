@@ -10,7 +10,9 @@ from PIL import Image
 from facenet_fast.checkpoints import load_model
 from facenet_fast.config import TrainConfig
 from facenet_fast.errors import UserError
+from facenet_fast.training import loop
 from facenet_fast.training.loop import train
+from facenet_fast.training.pools import Pool
 from facenet_fast.training.run_folder import resumed_config
 from facenet_fast.training.step import TripletStep, UniqueStep
 
@@ -179,6 +181,20 @@ def test_pools_without_triplets_stop_training_with_a_reason(tiny, caplog):
     result = train(config)
     assert result.n_steps < 6
     assert "3 pools in a row gave no triplet" in caplog.text
+
+
+def test_log_sum_exp_stops_only_where_there_are_no_pairs(tiny, caplog, monkeypatch):
+    settings = {**tiny, "loss": "log_sum_exp", "n_held_out": 0, "margin": 1e-12, "max_empty_pools": 2}
+    assert train(TrainConfig(**settings)).n_steps == 6
+    read = loop.PoolReader.next
+
+    def all_of_others(self):
+        pool = read(self)
+        return Pool(pool.images, np.arange(len(pool.labels), dtype=np.int32))
+
+    monkeypatch.setattr(loop.PoolReader, "next", all_of_others)
+    assert train(TrainConfig(**settings)).n_steps == 0
+    assert "2 pools in a row gave no triplet: none holds two images of one person" in caplog.text
 
 
 @pytest.mark.parametrize("step", ["unique", "triplets"])

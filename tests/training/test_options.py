@@ -133,7 +133,9 @@ def test_training_stops_early_and_a_resumed_run_knows(tiny, capsys):
     assert result.n_steps == 9
     out = capsys.readouterr().out
     assert "Stopped early at step 9: 2 verifications no better by auc than that at step 3\n" in out
-    again = train(resumed_config(result.run_dir, {}))
+    assert train(resumed_config(result.run_dir, {})).n_steps == 9
+    assert "Stopped early at step 9: 2 verifications no better" in capsys.readouterr().out
+    again = train(resumed_config(result.run_dir, {"early_stop": 3}))
     assert again.n_steps == 12
     assert "Stopped early at step 12: 3 verifications no better" in capsys.readouterr().out
 
@@ -199,5 +201,5 @@ def test_a_run_says_what_it_restored(tiny, capsys, tmp_path):
         f"Restored {n - 4} of {n} weights of {first.run_dir}; new: bottleneck/kernel, bottleneck_batch"
         in told
     )
-    with pytest.raises(UserError, match=r"a frozen graph holds constants, no weights; got 'model\.pb'"):
+    with pytest.raises(UserError, match=r"backbone must be inception_resnet_v1, .* got features for .*model"):
         train(TrainConfig(**same | {"pretrained_model": "model.pb"}))

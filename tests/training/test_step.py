@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from facenet_fast.config import TrainConfig
+from facenet_fast.config import LOSSES, TrainConfig
+from facenet_fast.errors import UserError
+from facenet_fast.losses import SoftMarginTripletLoss, TripletLoss
 from facenet_fast.losses.triplet import l2_regularisation, mined_triplet_loss
 from facenet_fast.mining import mine_triplets
 from facenet_fast.training.pools import Pool
@@ -73,22 +75,47 @@ def step_of(kind, model, config, averaged=None, train=plainly):
     return kind(model, optimizer, averaged or model, Preparation(train, plainly), config)
 
 
+def loss_by_definition(embeddings, labels, config, seed):
+    """The loss as it is written, and the numbers of its terms, of triplets, and of pairs looked at."""
+    if config.loss == "log_sum_exp":
+        d = tf.reduce_sum((embeddings[:, None] - embeddings[None]) ** 2, axis=2)
+        is_same = np.equal.outer(labels, labels)
+        is_pair = is_same & ~np.eye(len(labels), dtype=bool) & ~is_same.all(axis=1)[:, None]
+        excess = tf.where(~is_same[:, None, :], d[:, :, None] - d[:, None, :] + config.margin, -np.inf)
+        each = tf.math.log(1.0 + tf.reduce_sum(tf.exp(config.sharpness * excess), axis=2)) / config.sharpness
+        n_violating = np.count_nonzero(is_pair & (excess.numpy() > 0).any(axis=2))
+        n_pairs = np.count_nonzero(is_pair)
+        return tf.reduce_sum(tf.where(is_pair, each, 0.0)) / n_pairs, n_pairs, n_violating, n_pairs
+    mined = mine_triplets(
+        embeddings.numpy(),
+        labels,
+        strategy=config.strategy,
+        margin=config.margin,
+        seed=int(seed[0]) << 32 | int(seed[1]),
+    )
+    rows = mined.anchor, mined.positive, mined.negative
+    if config.loss == "hinge":
+        loss = mined_triplet_loss(embeddings, *rows, config.margin)
+    else:
+        anchors, positives, negatives = (tf.gather(embeddings, one) for one in rows)
+        d_ap = tf.reduce_sum((anchors - positives) ** 2, axis=1)
+        d_an = tf.reduce_sum((anchors - negatives) ** 2, axis=1)
+        loss = tf.reduce_mean(tf.math.log(1.0 + tf.exp(d_ap - d_an)))
+    return loss, len(mined), len(mined), mined.n_pairs
+
+
 def gradients_by_definition(model, pool, config, step):
     """Full-batch automatic differentiation, in the order of the pool."""
     seed = step_seed(config.seed, step)
     with tf.GradientTape() as tape:
         embeddings = model(plainly(pool.images), training=False)
-        mined = mine_triplets(
-            embeddings.numpy(),
-            pool.labels,
-            strategy=config.strategy,
-            margin=config.margin,
-            seed=int(seed[0]) << 32 | int(seed[1]),
-        )
-        loss = mined_triplet_loss(
-            embeddings, mined.anchor, mined.positive, mined.negative, config.margin
-        ) + l2_regularisation(model.trainable_variables, config.weight_decay)
-    return loss, tape.gradient(loss, [v.value for v in model.trainable_variables]), len(mined)
+        loss, *counts = loss_by_definition(embeddings, pool.labels, config, seed)
+        loss += l2_regularisation(model.trainable_variables, config.weight_decay)
+    return loss, tape.gradient(loss, [v.value for v in model.trainable_variables]), counts
+
+
+def counts_of(outcome):
+    return [outcome.n_triplets, outcome.mined.n_triplets, outcome.mined.n_pairs]
 
 
 def moved_by(step, pool):
@@ -100,37 +127,43 @@ def moved_by(step, pool):
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_whole_pool_is_full_batch_autodiff(weight_decay):
-    config, pool, model = config_of(weight_decay=weight_decay), pool_of(), small_network()
-    loss, expected, n_triplets = gradients_by_definition(model, pool, config, 0)
+@pytest.mark.parametrize("name", LOSSES)
+def test_whole_pool_is_full_batch_autodiff(name, weight_decay):
+    config, pool, model = config_of(loss=name, weight_decay=weight_decay), pool_of(), small_network()
+    loss, expected, counts = gradients_by_definition(model, pool, config, 0)
     outcome, moved = moved_by(step_of(UniqueStep, model, config), pool)
-    assert n_triplets > 5
-    assert outcome.n_triplets == outcome.mined.n_triplets == n_triplets
+    assert min(counts) > 5
+    assert counts_of(outcome) == counts
+    assert outcome.is_applied
     assert outcome.loss == pytest.approx(float(loss), rel=1e-5)
     assert outcome.gradient_norm == pytest.approx(float(tf.linalg.global_norm(expected)), rel=1e-4)
     for got, wanted in zip(moved, expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=2e-6)
 
 
-@pytest.mark.parametrize("batch_size", [3, 5, 11])
-def test_chunks_give_the_gradient_of_the_whole_pool(batch_size):
-    config = config_of(batch_size=batch_size, weight_decay=0.01)
+@pytest.mark.parametrize(
+    ("name", "batch_size"), [*(("hinge", n) for n in (3, 5, 11)), ("soft_margin", 5), ("log_sum_exp", 5)]
+)
+def test_chunks_give_the_gradient_of_the_whole_pool(name, batch_size):
+    config = config_of(loss=name, batch_size=batch_size, weight_decay=0.01)
     pool, model = pool_of(), small_network()
     # The draws of mining are keyed by row, and chunks lay the rows out in their own order.
     order = spread(pool.labels)
     laid_out = Pool(pool.images[order], pool.labels[order])
-    loss, expected, n_triplets = gradients_by_definition(model, laid_out, config, 0)
+    loss, expected, counts = gradients_by_definition(model, laid_out, config, 0)
     outcome, moved = moved_by(step_of(UniqueStep, model, config), pool)
-    assert outcome.n_triplets == n_triplets > 5
+    assert counts_of(outcome) == counts
+    assert min(counts) > 5
     assert outcome.n_images == len(pool.labels)
     assert outcome.loss == pytest.approx(float(loss), rel=1e-5)
     for got, wanted in zip(moved, expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=2e-6)
 
 
-def test_chunks_repeat_dropout_and_noise_and_move_batch_norm_once():
+@pytest.mark.parametrize("name", LOSSES)
+def test_chunks_repeat_dropout_and_noise_and_move_batch_norm_once(name):
     """Against one tape over the same chunks in the same order, each with its own statistics and draws."""
-    config, pool = config_of(batch_size=5), pool_of()
+    config, pool = config_of(loss=name, batch_size=5), pool_of()
     oracle = small_network(batch_norm=True, dropout=0.4)
     model = small_network(batch_norm=True, dropout=0.4)
     order = spread(pool.labels)
@@ -143,15 +176,7 @@ def test_chunks_repeat_dropout_and_noise_and_move_batch_norm_once():
             ],
             axis=0,
         )
-        seed = step_seed(config.seed, 0)
-        mined = mine_triplets(
-            embeddings.numpy(),
-            pool.labels[order],
-            strategy=config.strategy,
-            margin=config.margin,
-            seed=int(seed[0]) << 32 | int(seed[1]),
-        )
-        loss = mined_triplet_loss(embeddings, mined.anchor, mined.positive, mined.negative, config.margin)
+        loss, *_ = loss_by_definition(embeddings, pool.labels[order], config, step_seed(config.seed, 0))
     expected = tape.gradient(loss, [v.value for v in oracle.trainable_variables])
 
     outcome, moved = moved_by(step_of(UniqueStep, model, config, train=with_noise), pool)
@@ -162,9 +187,58 @@ def test_chunks_repeat_dropout_and_noise_and_move_batch_norm_once():
         np.testing.assert_allclose(np.asarray(got.value), np.asarray(wanted.value), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [UniqueStep, TripletStep])
-def test_steps_lower_the_loss(kind):
-    config, pool, model = config_of(batch_size=30, margin=1.0), pool_of(6, 4), small_network()
+@pytest.mark.parametrize("name", ["hinge", "soft_margin"])
+def test_a_pool_in_chunks_and_in_triplets_costs_the_same(name):
+    """And as the Keras losses have it: of the same triplets, where nothing is drawn."""
+    pool, seen = pool_of(), {}
+    keras_losses = {
+        "hinge": TripletLoss("batch_hard", 0.5),
+        "soft_margin": SoftMarginTripletLoss("batch_hard", "squared_euclidean"),
+    }
+    for way, kind, batch_size in [
+        ("whole", UniqueStep, 100),
+        ("chunks", UniqueStep, 5),
+        ("triplets", TripletStep, 100),
+    ]:
+        model = small_network()
+        seen["Keras"] = float(keras_losses[name](pool.labels, model(plainly(pool.images))))
+        config = config_of(loss=name, strategy="batch_hard", batch_size=batch_size)
+        outcome, moved = moved_by(step_of(kind, model, config), pool)
+        seen[way] = outcome.loss, outcome.gradient_norm, outcome.n_triplets, np.concatenate(moved, axis=None)
+    assert seen["whole"][0] == pytest.approx(seen["Keras"], rel=1e-5)
+    for way in ("chunks", "triplets"):
+        assert seen[way][:3] == pytest.approx(seen["whole"][:3], rel=1e-4)
+        np.testing.assert_allclose(seen[way][3], seen["whole"][3], rtol=1e-3, atol=2e-6)
+
+
+def test_log_sum_exp_is_not_of_triplets():
+    with pytest.raises(UserError, match=r"loss log_sum_exp must be taken with step='unique', .*'triplets'"):
+        config_of(loss="log_sum_exp", step="triplets")
+
+
+@pytest.mark.parametrize("batch_size", [100, 5])
+def test_log_sum_exp_goes_on_where_no_negative_is_within_the_margin(batch_size):
+    some = pool_of()
+    pool, model = Pool(some.images[some.labels * 3], some.labels), small_network()
+    config = config_of(loss="log_sum_exp", margin=1e-4, sharpness=1.0, batch_size=batch_size)
+    outcome, moved = moved_by(step_of(UniqueStep, model, config), pool)
+    assert counts_of(outcome) == [24, 0, 24]
+    assert outcome.is_applied
+    assert any((change != 0).any() for change in moved)
+    # But not where there is no pair at all.
+    for labels in (np.arange(12, dtype=np.int32), np.zeros(12, np.int32)):
+        config = config_of(loss="log_sum_exp", weight_decay=0.1, batch_size=batch_size)
+        outcome, moved = moved_by(step_of(UniqueStep, small_network(), config), Pool(some.images, labels))
+        assert counts_of(outcome) == [0, 0, 0]
+        assert not outcome.is_applied
+        assert outcome.is_finite
+        assert all((change == 0).all() for change in moved)
+
+
+@pytest.mark.parametrize(("kind", "name"), [*((UniqueStep, name) for name in LOSSES), (TripletStep, "hinge")])
+def test_steps_lower_the_loss(kind, name):
+    config, pool = config_of(loss=name, batch_size=30, margin=1.0), pool_of(6, 4)
+    model = small_network()
     step = step_of(kind, model, config)
     losses = []
     for n in range(25):
@@ -211,11 +285,13 @@ def test_no_triplet_leaves_the_weights_alone(batch_size):
     assert step_of(TripletStep, model, config).plan(pool, 0) == []
 
 
-@pytest.mark.parametrize("batch_size", [100, 5])
-def test_embeddings_that_are_not_finite_leave_the_weights_alone(batch_size):
+@pytest.mark.parametrize(("name", "batch_size"), [("hinge", 100), ("hinge", 5), ("log_sum_exp", 100)])
+def test_embeddings_that_are_not_finite_leave_the_weights_alone(name, batch_size):
     model = small_network()
     model.layers[-2].bias.assign(tf.fill([6], np.float32("nan")))
-    outcome, _ = moved_by(step_of(UniqueStep, model, config_of(batch_size=batch_size)), pool_of())
+    config = config_of(loss=name, batch_size=batch_size)
+    outcome, _ = moved_by(step_of(UniqueStep, model, config), pool_of())
+    assert not outcome.mined.is_finite
     assert not outcome.is_finite
     assert not outcome.is_applied
     with pytest.raises(FloatingPointError, match="not finite"):
