@@ -240,7 +240,7 @@ def _print(certificate: dict[str, Any], source: Source, output_path: str) -> Non
     if "lfw" in certificate:
         lfw = certificate["lfw"]
         print(
-            f"Accuracy on {lfw['n_pairs']} pairs of LFW: {lfw['written']['accuracy']:.5f}, "
+            f"Accuracy on {lfw['n_pairs']} pairs: {lfw['written']['accuracy']:.5f}, "
             f"the network's {lfw['network']['accuracy']:.5f} ({lfw['delta']['accuracy']:+.5f})"
         )
     print(f"Certificate: {certificate_path(output_path)}")

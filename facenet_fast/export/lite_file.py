@@ -12,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.export.frozen_graph import function_of
 from facenet_fast.models.graphs import GRAPH_FETCH
 from facenet_fast.models.metadata import METADATA_FILE, Metadata
-from facenet_fast.models.network import first_line
 from facenet_fast.quiet import quiet
 
 __all__ = ["Precision", "write_tflite"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.extras import import_extra
 from facenet_fast.models.graphs import GRAPH_FEEDS, GRAPH_FETCH
 from facenet_fast.models.metadata import METADATA_KEY, Metadata
-from facenet_fast.models.network import first_line
 from facenet_fast.quiet import quiet
 
 __all__ = ["write_onnx"]

@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from facenet_fast.data.pixels import centre_crop, standardise
+from facenet_fast.errors import first_line
 from facenet_fast.export.frozen_graph import function_of
 from facenet_fast.models.metadata import METADATA_FILE, Metadata
-from facenet_fast.models.network import first_line
 from facenet_fast.models.saved_models import (
     EMBEDDINGS,
     ENCODED_IMAGES,

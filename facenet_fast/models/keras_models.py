@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from facenet_fast.checkpoints import find_checkpoint, load_model, read_training_set
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.evaluation.embed import Embedder
 from facenet_fast.models.metadata import METADATA_FILE, Metadata
-from facenet_fast.models.network import DEFAULT_IMAGE_SIZE, DEFAULT_STANDARDISATION, Network, first_line
+from facenet_fast.models.network import DEFAULT_IMAGE_SIZE, DEFAULT_STANDARDISATION, Network
 
 __all__ = ["keras_embedder", "load_keras_file", "metadata_in_keras_file", "read_keras_file", "read_run"]
 

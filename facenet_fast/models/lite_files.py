@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet_fast.data.decoding import n_usable_cpus
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.extras import import_extra
 from facenet_fast.models.metadata import METADATA_FILE, Metadata
-from facenet_fast.models.network import Network, first_line
+from facenet_fast.models.network import Network
 from facenet_fast.models.runtimes import Port, network_of
 from facenet_fast.quiet import quiet
 

@@ -17,7 +17,6 @@ __all__ = [
     "DEFAULT_STANDARDISATION",
     "Network",
     "embedder_of",
-    "first_line",
     "in_batches_of",
 ]
 
@@ -116,8 +115,3 @@ def in_batches_of(
         return np.concatenate(rows)[: len(images)]
 
     return embed_any
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says in one line, for messages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.extras import import_extra
 from facenet_fast.models.metadata import METADATA_KEY, Metadata
-from facenet_fast.models.network import Network, first_line
+from facenet_fast.models.network import Network
 from facenet_fast.models.runtimes import Port, network_of
 
 __all__ = ["metadata_in_onnx", "read_onnx"]

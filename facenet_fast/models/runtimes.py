@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.models.graphs import GRAPH_FETCH
 from facenet_fast.models.metadata import Metadata
-from facenet_fast.models.network import DEFAULT_IMAGE_SIZE, Network, embedder_of, first_line, in_batches_of
+from facenet_fast.models.network import DEFAULT_IMAGE_SIZE, Network, embedder_of, in_batches_of
 
 __all__ = ["Port", "network_of"]
 

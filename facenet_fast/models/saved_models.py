@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.models.metadata import METADATA_FILE, Metadata
-from facenet_fast.models.network import DEFAULT_IMAGE_SIZE, Network, embedder_of, first_line, in_batches_of
+from facenet_fast.models.network import DEFAULT_IMAGE_SIZE, Network, embedder_of, in_batches_of
 
 __all__ = [
     "EMBEDDINGS",

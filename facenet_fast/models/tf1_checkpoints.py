@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from facenet_fast.checkpoints import find_checkpoint, step_of
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.models.graphs import VARIABLE_OPS, constant_node, graph_network, inference_graph
-from facenet_fast.models.network import Network, first_line
+from facenet_fast.models.network import Network
 
 __all__ = ["find_tf1_checkpoint", "is_tf1_checkpoint", "read_tf1_checkpoint"]
 

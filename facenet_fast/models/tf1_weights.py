@@ -13,9 +13,8 @@ import tensorflow as tf
 
 from facenet_fast import backbones
 from facenet_fast.backbones.tf1_names import NETWORK, SCOPE, weight_names, weights_by_name
-from facenet_fast.errors import UserError
+from facenet_fast.errors import UserError, first_line
 from facenet_fast.models.graphs import read_graph
-from facenet_fast.models.network import first_line
 from facenet_fast.models.tf1_checkpoints import find_tf1_checkpoint, is_tf1_checkpoint
 
 __all__ = ["is_tf1", "load_tf1_model"]

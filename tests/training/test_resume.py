@@ -222,13 +222,13 @@ def variable():
     return tf.Variable(np.zeros(100))
 
 
-@pytest.mark.parametrize("step", [3, 2])
-def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch, variable, step):
+@pytest.mark.parametrize(("step", "keep"), [(3, 2), (3, 1), (2, 2)])
+def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch, variable, step, keep):
     """Of a new step, or of the newest once more."""
 
     def save(run_dir, number, value):
         variable.assign(np.full(100, value, float))
-        Checkpoints(str(run_dir), {"v": [variable]}, keep=2).save(number)
+        Checkpoints(str(run_dir), {"v": [variable]}, keep=keep).save(number)
 
     def prepare(n):
         (tmp_path / str(n)).mkdir()
@@ -238,7 +238,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch, variable, ste
 
     found = []
     for run_dir in at_every_change(monkeypatch, prepare, lambda path: save(path, step, 30)):
-        checkpoints = Checkpoints(str(run_dir), {"v": [variable]}, keep=2)
+        checkpoints = Checkpoints(str(run_dir), {"v": [variable]}, keep=keep)
         restored = checkpoints.restore()
         values = set(variable.numpy())
         assert values in ({restored}, {30.0})
@@ -248,7 +248,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch, variable, ste
         assert named == find_checkpoint(str(run_dir)) or (named is None and step == 2)
         for number in (3, 4):
             checkpoints.save(number)
-        files = [f"model-{run_dir.name}.ckpt-{number}" for number in (3, 4)]
+        files = [f"model-{run_dir.name}.ckpt-{number}" for number in (3, 4)[-keep:]]
         files = [name + ending for name in files for ending in (".data-00000-of-00001", ".index")]
         assert sorted(path.name for path in run_dir.iterdir() if path.name[0] != ".") == [
             "checkpoint",
@@ -354,8 +354,11 @@ def test_a_run_killed_at_its_end_is_ended(everything, whole, last, tmp_path, mon
             folder = train(TrainConfig(**{**everything, **changes, "runs_dir": str(tmp_path)}))
         run_dir = Path(folder.run_dir)
     capsys.readouterr()
+    seen = []
+    monkeypatch.setattr(BestWeights, "see", lambda *args: seen.append(args))
     resumed = train(resumed_config(str(run_dir), {}))
     assert resumed.n_steps == 9
+    assert seen == []
     assert set(resumed.results["held_out"]) == {"network after"}
     assert "Stopped early at step 9: 2 verifications no better" in capsys.readouterr().out
     assert_same_run(run_dir, wanted)
