@@ -7,4 +7,4 @@ from facenet_fast.training.loop import train
 result = train(TrainConfig(epochs=2, epoch_size=20, image_size=40, baselines=False))
 for name, verification in result.results["held_out"].items():
     print(f"{name}: AUC {verification.auc:.3f}, accuracy {verification.accuracy:.3f}")
-freeze(FreezeConfig(run_dir=result.run_dir, output_path="model.pb"))
+freeze(FreezeConfig(model=result.run_dir, output_path="model.pb"))
