@@ -53,6 +53,12 @@ def error_of(line, capsys):
     return told.removeprefix("facenet-fast: error: ")
 
 
+def write_run(run_dir, settings):
+    """Write what the command line looks at before it resumes a run: settings, and that there is a checkpoint."""
+    (run_dir / "config.json").write_text(settings)
+    (run_dir / "model-1.ckpt-7.index").touch()
+
+
 def test_train_without_arguments_is_the_demo(called_with):
     assert called_with("train") == TrainConfig()
 
@@ -69,11 +75,11 @@ def test_every_setting_has_a_flag_in_both_spellings(called_with, field, tmp_path
         "schedule": "constant",
         "precision": "bfloat16",
         "best_by": "eer",
+        "on_nan": "rollback",
     }.get(field.name, example)
     extra = " --lfw-dir x" if field.name == "lfw_pairs" else ""
     if field.name == "resume":
-        config_path = tmp_path / "config.json"
-        config_path.write_text("{}")
+        write_run(tmp_path, "{}")
         value = str(tmp_path)
     for flag in (f"--{field.name}", f"--{field.name.replace('_', '-')}"):
         words = flag if value is True else f"{flag} {value}"
@@ -257,7 +263,7 @@ def test_mistakes_are_told_in_one_line(line, message, capsys):
 
 
 def test_resume_takes_the_settings_of_its_run(called_with, tmp_path, capsys):
-    (tmp_path / "config.json").write_text('{"margin": 0.4, "epochs": 3}')
+    write_run(tmp_path, '{"margin": 0.4, "epochs": 3}')
     config = called_with(f"train --resume {tmp_path} --epochs 9")
     assert (config.margin, config.epochs, config.resume) == (0.4, 9, str(tmp_path))
     assert "preset must not be given" in error_of(f"train --resume {tmp_path} --preset demo", capsys)
