@@ -54,7 +54,7 @@ def error_of(line, capsys):
 
 
 def write_run(run_dir, settings):
-    """Write what the command line looks at before it resumes a run: settings, and that there is a checkpoint."""
+    """Write what the command line looks at before it resumes a run: settings, and any checkpoint."""
     (run_dir / "config.json").write_text(settings)
     (run_dir / "model-1.ckpt-7.index").touch()
 
