@@ -9,7 +9,7 @@ import time
 from facenet_fast.config import DataConfig
 from facenet_fast.data.check import FINDINGS, DataCheck, Finding, Kind, check_folder
 from facenet_fast.data.quarantine import write_quarantine
-from facenet_fast.files import check_output, written_aside
+from facenet_fast.files import check_output, write_text_aside
 from facenet_fast.report.progress import image_progress
 
 __all__ = ["check_data"]
@@ -57,9 +57,7 @@ def check_data(config: DataConfig) -> DataCheck:
         print(_printable(line))
     print()
     if config.report_path:
-        with written_aside(config.report_path) as aside, open(aside, "w", encoding="utf-8") as file:
-            json.dump(result.to_dict(), file, indent=1)
-            file.write("\n")
+        write_text_aside(config.report_path, json.dumps(result.to_dict(), indent=1) + "\n")
         print(f"All of it: {config.report_path}")
     else:
         print("All of it in a file: --report-path OUT.json")

@@ -24,7 +24,7 @@ import tensorflow as tf
 from facenet_fast import backbones
 from facenet_fast.config import TrainConfig, read_train_config
 from facenet_fast.errors import UserError, first_line
-from facenet_fast.files import written_aside
+from facenet_fast.files import write_text_aside
 
 __all__ = [
     "Checkpoints",
@@ -328,11 +328,7 @@ def _record(run_dir: str, names: Sequence[str]) -> None:
     quoted = [re.sub(r'(["\\])', r"\\\1", name) for name in names]
     lines = [f'model_checkpoint_path: "{quoted[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in quoted]
-    with (
-        written_aside(os.path.join(run_dir, _STATE_FILE)) as aside,
-        open(aside, "w", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        file.write("\n".join(lines) + "\n")
+    write_text_aside(os.path.join(run_dir, _STATE_FILE), "\n".join(lines) + "\n")
 
 
 def _remove_checkpoint(run_dir: str, name: str) -> None:

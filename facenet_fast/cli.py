@@ -12,7 +12,6 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -32,6 +31,7 @@ from facenet_fast.config import (
     from_mapping,
 )
 from facenet_fast.errors import UserError
+from facenet_fast.quiet import quiet
 
 __all__ = ["main"]
 
@@ -304,19 +304,8 @@ def _import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != _QUIET:
         return
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            noise.seek(0)
-            os.write(stderr, noise.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with quiet():
+        import tensorflow  # noqa: F401
 
 
 def _prepare() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from facenet_fast.errors import UserError
 
-__all__ = ["check_output", "check_output_folder", "folder_written_aside", "written_aside"]
+__all__ = ["check_output", "check_output_folder", "folder_written_aside", "write_text_aside", "written_aside"]
 
 
 def check_output(path: str, ending: str, what: str) -> None:
@@ -71,6 +71,23 @@ def written_aside(path: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(aside)
+
+
+def write_text_aside(path: str, text: str) -> str:
+    """Write a text in UTF-8 aside, give it its name once it is whole, and return `path`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    # Paths of data sets, which texts may hold, may hold bytes that are no text.
+    with (
+        written_aside(path) as aside,
+        open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
+        file.write(text)
+    return path
 
 
 def check_output_folder(path: str, is_ours: Callable[[str], bool], what: str) -> None:

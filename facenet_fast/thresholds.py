@@ -18,7 +18,7 @@ import facenet_fast
 from facenet_fast.errors import UserError
 from facenet_fast.evaluation.roc import OperatingPoint
 from facenet_fast.evaluation.verification import EUCLIDEAN, METRICS
-from facenet_fast.files import written_aside
+from facenet_fast.files import write_text_aside
 
 __all__ = [
     "SAVED_FARS",
@@ -177,11 +177,8 @@ def save_thresholds(thresholds: Thresholds, model_path: str) -> str:
     UserError
         If the folder cannot be written.
     """
-    path = thresholds_path(model_path)
-    with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        json.dump(to_record(thresholds), file, indent=2, allow_nan=False)
-        file.write("\n")
-    return path
+    text = json.dumps(to_record(thresholds), indent=2, allow_nan=False)
+    return write_text_aside(thresholds_path(model_path), text + "\n")
 
 
 def load_thresholds(model_path: str) -> Thresholds | None:

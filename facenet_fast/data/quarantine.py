@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from facenet_fast.data.identities import IdentityDataset, resolve_data_dirs, shorten
 from facenet_fast.errors import UserError
-from facenet_fast.files import written_aside
+from facenet_fast.files import write_text_aside
 
 __all__ = ["read_quarantine", "without_quarantined", "write_quarantine"]
 
@@ -47,11 +47,7 @@ def write_quarantine(reasons: Mapping[str, str], path: str, data_dir: str) -> No
         lines.append(f"{shown}\t{_one_line(reason)}")
     if broken:
         _logger.warning("left out of the list, for line breaks in their names: %s", shorten(broken))
-    with (
-        written_aside(path) as aside,
-        open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
-    ):
-        file.write("\n".join(lines) + "\n")
+    write_text_aside(path, "\n".join(lines) + "\n")
 
 
 def read_quarantine(path: str) -> list[str]:

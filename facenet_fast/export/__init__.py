@@ -27,7 +27,13 @@ from facenet_fast.export.certificate import (
 )
 from facenet_fast.export.formats import FORMATS, Format, Source, format_of
 from facenet_fast.extras import import_extra
-from facenet_fast.files import check_output, check_output_folder, folder_written_aside, written_aside
+from facenet_fast.files import (
+    check_output,
+    check_output_folder,
+    folder_written_aside,
+    write_text_aside,
+    written_aside,
+)
 from facenet_fast.models import Metadata, Network, describe, load_network, name_of_model, read_graph
 from facenet_fast.models.saved_models import encoded_embedder, is_saved_model
 from facenet_fast.report.versions import versions
@@ -96,9 +102,8 @@ def freeze(config: FreezeConfig) -> dict[str, Any]:
         # One of an earlier file must not stand beside this one.
         with contextlib.suppress(FileNotFoundError):
             os.remove(certificate_path(output_path))
-    with written_aside(certificate_path(output_path)) as aside, open(aside, "w", encoding="utf-8") as file:
-        json.dump(certificate, file, indent=2, allow_nan=False)
-        file.write("\n")
+    text = json.dumps(certificate, indent=2, allow_nan=False)
+    write_text_aside(certificate_path(output_path), text + "\n")
     _print(certificate, source, output_path)
     return certificate
 

@@ -124,12 +124,11 @@ def compare(written: Embedder, trained: Embedder, images: RealImages) -> Compari
         size.
     """
     standardised = standardise(images.pixels, trained.standardisation)
-    batches = [standardised[start : start + _BATCH] for start in range(0, len(standardised), _BATCH)]
-    wanted = _embed(trained, batches)
+    wanted = _in_batches(trained.embed, standardised)
     if not np.isfinite(wanted).all():
         raise UserError(f"embeddings must be finite; {trained.description} gives NaN or infinity")
-    batched = _comparison(_embed(written, batches), wanted)
-    alone = _comparison(_embed(written, [standardised[:1]]), wanted[:1])
+    batched = _comparison(_in_batches(written.embed, standardised), wanted)
+    alone = _comparison(_in_batches(written.embed, standardised[:1]), wanted[:1])
     return Comparison(
         batched.n_images,
         # A maximum of numpy's, which NaN goes through.
@@ -147,20 +146,16 @@ def compare_encoded(
     """
     standardised = standardise(images.pixels, trained.standardisation)
     files = [_file(path) for path in images.paths]
-    got = [embed_files(files[start : start + _BATCH]) for start in range(0, len(files), _BATCH)]
-    batches = [standardised[start : start + _BATCH] for start in range(0, len(standardised), _BATCH)]
-    return _comparison(np.concatenate(got), _embed(trained, batches))
+    return _comparison(_in_batches(embed_files, files), _in_batches(trained.embed, standardised))
 
 
-def verification_delta(
-    written: Embedder, trained: Embedder, pairs: Pairs, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
+def verification_delta(written: Embedder, trained: Embedder, pairs: Pairs) -> dict[str, Any]:
     """Verify the same pairs with both, and return the measures of each and their differences."""
-    images = pairs.images()[0]
+    # The written model says of itself that it takes the same images: they are decoded once.
+    store = ImageStore(pairs.images()[0], trained.store_size)
     measures = {}
     for name, embedder in (("network", trained), ("written", written)):
-        store = ImageStore(images, embedder.store_size, cache_bytes=0)
-        found = verify_images(embedder, pairs, store, progress=progress)
+        found = verify_images(embedder, pairs, store)
         measures[name] = {"accuracy": found.accuracy, "val": found.val, "auc": found.auc, "eer": found.eer}
     delta = {name: measures["written"][name] - value for name, value in measures["network"].items()}
     return {"n_pairs": len(pairs), **measures, "delta": delta}
@@ -178,9 +173,10 @@ def digest(path: str) -> str:
     return found.hexdigest()
 
 
-def _embed(embedder: Embedder, batches: list[Floats]) -> Floats:
-    rows = [np.asarray(embedder.embed(batch), dtype=np.float32) for batch in batches]
-    return np.concatenate(rows)
+def _in_batches(embed: Callable[[Any], NDArray[np.floating]], images: Any) -> Floats:
+    """Embed arrays of images, or lists of files."""
+    batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+    return np.concatenate([np.asarray(embed(batch), dtype=np.float32) for batch in batches])
 
 
 def _comparison(got: Floats, wanted: Floats) -> Comparison:

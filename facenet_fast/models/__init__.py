@@ -159,14 +159,10 @@ def describe(model_path: str) -> list[str]:
     path = os.path.expanduser(model_path)
     if _kind(path):
         return [f"Model filename: {model_path}"]
-    if is_tf1_checkpoint(path):
-        metagraph, checkpoint = find_tf1_checkpoint(path)
-        graphs = [f"Metagraph file: {os.path.basename(metagraph)}"]
-    else:
-        checkpoint, graphs = find_checkpoint(path), []
+    metagraph, checkpoint = _checkpoint_of(path)
     return [
         f"Model directory: {os.path.dirname(checkpoint)}",
-        *graphs,
+        *([f"Metagraph file: {os.path.basename(metagraph)}"] if metagraph else []),
         f"Checkpoint file: {os.path.basename(checkpoint)}",
     ]
 
@@ -182,8 +178,12 @@ def name_of_model(model_path: str) -> str:
     path = os.path.expanduser(model_path)
     if _kind(path):
         return os.path.basename(os.path.abspath(path))
-    checkpoint = find_tf1_checkpoint(path)[1] if is_tf1_checkpoint(path) else find_checkpoint(path)
-    return os.path.basename(checkpoint)
+    return os.path.basename(_checkpoint_of(path)[1])
+
+
+def _checkpoint_of(path: str) -> tuple[str, str]:
+    """Return the metagraph's file, empty for runs, and the checkpoint's prefix."""
+    return find_tf1_checkpoint(path) if is_tf1_checkpoint(path) else ("", find_checkpoint(path))
 
 
 def _kind(path: str) -> _Kind | None:

@@ -26,6 +26,7 @@ __all__ = [
     "needed_for",
     "read_frozen_graph",
     "read_graph",
+    "read_message",
 ]
 
 # The names by which the predecessor's scripts feed and fetch a graph. The first is made of the second.
@@ -103,17 +104,28 @@ def read_graph(path: str) -> tf.compat.v1.GraphDef:
     UserError
         If the file is not to be read, or is no graph.
     """
+    graph = tf.compat.v1.GraphDef()
+    read_message(path, graph, "frozen graph")
+    return graph
+
+
+def read_message(path: str, message: Any, what: str) -> None:
+    """Fill a protocol buffer from a file; `what` says for people what it is.
+
+    Raises
+    ------
+    UserError
+        If the file is not to be read, or is none.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    graph = tf.compat.v1.GraphDef()
     try:
         with open(path, "rb") as file:
-            graph.ParseFromString(file.read())
+            message.ParseFromString(file.read())
     except OSError as error:
-        raise UserError(f"the frozen graph {path!r} cannot be read: {error.strerror}") from error
+        raise UserError(f"the {what} {path!r} cannot be read: {error.strerror}") from error
     except DecodeError as error:
-        raise UserError(f"{path!r} must be a frozen graph; it is cut short or something else") from error
-    return graph
+        raise UserError(f"{path!r} must be a {what}; it is cut short or something else") from error
 
 
 def inference_graph(graph: tf.compat.v1.GraphDef, where: str) -> tf.compat.v1.GraphDef:

@@ -10,7 +10,13 @@ import tensorflow as tf
 
 from facenet_fast.checkpoints import find_checkpoint, step_of
 from facenet_fast.errors import UserError, first_line
-from facenet_fast.models.graphs import VARIABLE_OPS, constant_node, graph_network, inference_graph
+from facenet_fast.models.graphs import (
+    VARIABLE_OPS,
+    constant_node,
+    graph_network,
+    inference_graph,
+    read_message,
+)
 from facenet_fast.models.network import Network
 
 __all__ = ["find_tf1_checkpoint", "is_tf1_checkpoint", "read_tf1_checkpoint"]
@@ -128,16 +134,8 @@ def _find_prefix(path: str) -> str:
 
 
 def _read_metagraph(path: str) -> tf.compat.v1.GraphDef:
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
     metagraph = tf.compat.v1.MetaGraphDef()
-    try:
-        with open(path, "rb") as file:
-            metagraph.ParseFromString(file.read())
-    except OSError as error:
-        raise UserError(f"the metagraph {path!r} cannot be read: {error.strerror}") from error
-    except DecodeError as error:
-        raise UserError(f"{path!r} must be a metagraph; it is cut short or something else") from error
+    read_message(path, metagraph, "metagraph")
     return metagraph.graph_def
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facenet_fast.files import written_aside
+from facenet_fast.files import write_text_aside, written_aside
 
 __all__ = ["CONFIG_FILE", "MAX_IMAGES", "write_projector"]
 
@@ -70,11 +70,7 @@ def write_projector(
         np.savetxt(aside, embeddings, fmt="%.6g", delimiter="\t")
     # One column has no heading: a heading would be taken for the label of the first vector.
     lines = "".join(" ".join(label.split()) + "\n" for label in labels)
-    with (
-        written_aside(os.path.join(folder, f"{name}_labels.tsv")) as aside,
-        open(aside, "w", encoding="utf-8") as file,
-    ):
-        file.write(lines)
+    write_text_aside(os.path.join(folder, f"{name}_labels.tsv"), lines)
     with written_aside(os.path.join(folder, f"{name}.png")) as aside:
         _sprite(images).save(aside)
     config = (
@@ -89,10 +85,7 @@ def write_projector(
         "  }\n"
         "}\n"
     )
-    path = os.path.join(logs_dir, CONFIG_FILE)
-    with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        file.write(config)
-    return path
+    return write_text_aside(os.path.join(logs_dir, CONFIG_FILE), config)
 
 
 def _sprite(images: NDArray[np.uint8]) -> Image.Image:

@@ -17,7 +17,7 @@ import facenet_fast
 from facenet_fast.checkpoints import CONFIG_FILE, TRAINING_SET_FILE, find_checkpoint
 from facenet_fast.config import TrainConfig, from_mapping, read_train_config
 from facenet_fast.errors import UserError
-from facenet_fast.files import written_aside
+from facenet_fast.files import write_text_aside
 from facenet_fast.report.versions import versions
 
 __all__ = ["RunFolder", "check_resumable", "make_run_folder", "resumed_config"]
@@ -45,7 +45,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> str:
         """Write a file of the logs, aside first, and return its path."""
-        return _write_aside(self.logs_path(name), text)
+        return write_text_aside(self.logs_path(name), text)
 
     def append_line(self, name: str, line: str) -> None:
         """Add a line to a file of the logs.
@@ -65,14 +65,14 @@ class RunFolder:
     def write_settings(self, config: TrainConfig) -> None:
         """Write `config.json` and, for people, the settings, versions and the source's revision."""
         settings = dataclasses.replace(config, resume="").to_dict()
-        _write_aside(os.path.join(self.run_dir, CONFIG_FILE), json.dumps(settings, indent=2) + "\n")
+        write_text_aside(os.path.join(self.run_dir, CONFIG_FILE), json.dumps(settings, indent=2) + "\n")
         self.write_text("arguments.txt", "".join(f"{name}: {value}\n" for name, value in settings.items()))
         self.write_text("revision_info.txt", _revision_info())
 
     def write_training_set(self, n_images: int, n_identities: int) -> None:
         """Note in the run's folder how much it learns from, for the files that `freeze` makes of it."""
         record = {"n_images": n_images, "n_identities": n_identities}
-        _write_aside(os.path.join(self.run_dir, TRAINING_SET_FILE), json.dumps(record) + "\n")
+        write_text_aside(os.path.join(self.run_dir, TRAINING_SET_FILE), json.dumps(record) + "\n")
 
 
 def make_run_folder(config: TrainConfig) -> RunFolder:
@@ -154,16 +154,6 @@ def _make_new_dir(runs_dir: str) -> str:
             continue
         return path
     raise UserError(f"runs_dir must have room for a folder named {stamp}; {runs_dir!r} holds a thousand")
-
-
-def _write_aside(path: str, text: str) -> str:
-    # Paths of data sets may hold bytes that are no text.
-    with (
-        written_aside(path) as aside,
-        open(aside, "w", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        file.write(text)
-    return path
 
 
 def _revision_info() -> str:
