@@ -29,6 +29,7 @@ from facenet_fast.config import (
     ValidateConfig,
     field_type,
     from_mapping,
+    read_settings,
 )
 from facenet_fast.errors import UserError
 from facenet_fast.quiet import quiet
@@ -87,7 +88,7 @@ _COMMANDS = {
 }
 
 # Parsed arguments that are no settings.
-_NOT_SETTINGS = ("command", "preset", "augment")
+_NOT_SETTINGS = ("command", "preset", "augment", "config")
 # Of TensorFlow's levels the one that leaves out most: errors of its own are exceptions here.
 _QUIET = "3"
 
@@ -128,7 +129,7 @@ def _run(arguments: Sequence[str]) -> None:
     parsed = vars(_build_parser().parse_args([_dashed(argument) for argument in arguments]))
     settings = {name: value for name, value in parsed.items() if name not in _NOT_SETTINGS}
     if parsed["command"] == "train":
-        _train(parsed.get("preset"), parsed.get("augment"), settings)
+        _train(parsed.get("preset"), parsed.get("augment"), parsed.get("config"), settings)
         return
     command = _COMMANDS[parsed["command"]]
     config: Any = from_mapping(command.config_class, settings)
@@ -137,7 +138,7 @@ def _run(arguments: Sequence[str]) -> None:
     getattr(importlib.import_module(command.module), command.function)(config)
 
 
-def _train(preset: str | None, augment: str | None, settings: dict[str, Any]) -> None:
+def _train(preset: str | None, augment: str | None, recipe: str | None, settings: dict[str, Any]) -> None:
     if settings.get("backbone") == "list":
         from facenet_fast.backbones import describe
 
@@ -146,7 +147,7 @@ def _train(preset: str | None, augment: str | None, settings: dict[str, Any]) ->
             print(f"{name:{width}}  {description}")
         return
     if settings.get("resume"):
-        for name, given in (("preset", preset), ("augment", augment)):
+        for name, given in (("preset", preset), ("augment", augment), ("config", recipe)):
             if given:
                 raise UserError(f"{name} must not be given with resume, which has the settings of its run")
         _import_tensorflow()
@@ -154,7 +155,14 @@ def _train(preset: str | None, augment: str | None, settings: dict[str, Any]) ->
 
         config = resumed_config(settings["resume"], settings)
     else:
-        defaults = {**PRESETS[preset or "demo"], **(AUGMENTATIONS[augment] if augment else {})}
+        from_file = read_settings(os.path.expanduser(recipe)) if recipe else {}
+        # A new run as that one was, wherever that one went on from.
+        from_file.pop("resume", None)
+        defaults = {
+            **PRESETS[preset or "demo"],
+            **(AUGMENTATIONS[augment] if augment else {}),
+            **from_file,
+        }
         config = from_mapping(TrainConfig, {**defaults, **settings})
         _import_tensorflow()
     from facenet_fast.training.loop import train
@@ -187,6 +195,11 @@ def _build_parser() -> argparse.ArgumentParser:
         "--augment",
         choices=list(AUGMENTATIONS),
         help="defaults of the flags of augmentation, whatever the preset's are",
+    )
+    train.add_argument(
+        "--config",
+        metavar="FILE",
+        help="JSON file of settings, such as a run's config.json: defaults of flags, stronger than presets",
     )
     for name, command in _COMMANDS.items():
         _add_command(commands, name, command.config_class, command.summary)

@@ -35,6 +35,7 @@ __all__ = [
     "ValidateConfig",
     "field_type",
     "from_mapping",
+    "read_settings",
     "read_train_config",
 ]
 
@@ -236,6 +237,14 @@ class TrainConfig(_Checked):
         10, help="identities kept from training, to verify on", group="data", minimum=0
     )
     image_size: int = _setting(56, help="side of the network's input in pixels", group="data", minimum=1)
+    central_fraction: float = _setting(
+        1.0,
+        help="part of the images' sides that the input shows, from the middle; rotation and shift bring in "
+        "what lies around it",
+        group="data",
+        above=0.0,
+        maximum=1.0,
+    )
     standardisation: str = _setting(
         "per_image",
         help="per_image: (x - mean) / max(std, 1/sqrt(N)); fixed: (x - 127.5) / 128",
@@ -613,7 +622,8 @@ class TrainConfig(_Checked):
     @property
     def store_size(self) -> int:
         """Side in pixels that images are read at, before `image_size` is cut out of them."""
-        return round(1.15 * self.image_size) if self.random_crop else self.image_size
+        room = 1.15 if self.random_crop else 1.0
+        return round(room * self.image_size / self.central_fraction)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -1043,13 +1053,13 @@ def from_mapping(config_class: type[Config], settings: Mapping[str, Any]) -> Con
     return config_class(**settings)
 
 
-def read_train_config(path: str | os.PathLike[str]) -> TrainConfig:
-    """Read the `config.json` of a run folder.
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read names and values of settings from a JSON file; what they are is for `from_mapping` to check.
 
     Raises
     ------
     UserError
-        If the file is missing, is not JSON or holds what is no setting.
+        If the file is missing or is not a JSON object.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -1060,4 +1070,15 @@ def read_train_config(path: str | os.PathLike[str]) -> TrainConfig:
         raise UserError(f"{os.fspath(path)!r} must hold JSON; {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"{os.fspath(path)!r} must hold a JSON object; got a {type(settings).__name__}")
-    return from_mapping(TrainConfig, settings)
+    return settings
+
+
+def read_train_config(path: str | os.PathLike[str]) -> TrainConfig:
+    """Read the `config.json` of a run folder.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is not JSON or holds what is no setting.
+    """
+    return from_mapping(TrainConfig, read_settings(path))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import facenet_fast
 from facenet_fast.cli import main
 from facenet_fast.config import (
+    AUGMENTATIONS,
     PRESETS,
     ClassifyConfig,
     CompareConfig,
@@ -218,6 +220,31 @@ def test_the_predecessors_classifying_commands(called_with):
 def test_presets_give_defaults_and_flags_win(called_with):
     config = called_with("train --preset facenet --alpha 0.5")
     assert config == TrainConfig(**{**PRESETS["facenet"], "margin": 0.5})
+
+
+def test_a_file_of_settings_gives_defaults_and_flags_win(called_with, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"margin": 0.3, "epochs": 7, "rotation_degrees": 1.0}')
+    config = called_with(f"train --config {recipe} --preset facenet --augment light --epochs 8")
+    settings = {**PRESETS["facenet"], **AUGMENTATIONS["light"], "margin": 0.3, "rotation_degrees": 1.0}
+    assert config == TrainConfig(**{**settings, "epochs": 8})
+
+
+def test_the_settings_of_a_resumed_run_start_a_new_one(called_with, tmp_path):
+    settings = tmp_path / "config.json"
+    settings.write_text(json.dumps(TrainConfig(margin=0.3, resume="runs/before").to_dict()))
+    assert called_with(f"train --config {settings}") == TrainConfig(margin=0.3)
+
+
+def test_mistakes_in_a_file_of_settings(tmp_path, capsys):
+    recipe = tmp_path / "recipe.json"
+    assert "cannot read the settings" in error_of(f"train --config {recipe}", capsys)
+    recipe.write_text('{"margn": 0.3}')
+    message = error_of(f"train --config {recipe}", capsys)
+    assert "unknown setting 'margn'; did you mean 'margin'?" in message
+    write_run(tmp_path, "{}")
+    message = error_of(f"train --resume {tmp_path} --config {recipe}", capsys)
+    assert "config must not be given with resume" in message
 
 
 def test_backbone_list_prints_all_networks(capsys):

@@ -105,6 +105,8 @@ def test_the_predecessors_model_names_are_ours():
 def test_random_crop_reads_larger_images():
     assert TrainConfig(image_size=160).store_size == 160
     assert TrainConfig(image_size=160, random_crop=True).store_size == 184
+    assert TrainConfig(image_size=64, central_fraction=0.8).store_size == 80
+    assert TrainConfig(image_size=64, central_fraction=0.8, random_crop=True).store_size == 92
 
 
 def test_settings_survive_json(tmp_path):
