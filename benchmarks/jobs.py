@@ -32,6 +32,7 @@ from .neighbors import RIVALS as NEIGHBOR_RIVALS
 from .regimes import REGIMES, Regime, pool
 from .rivals import RIVALS, prepare_predecessors_loop
 from .rules import MARGIN, Rows
+from .steps import prepare_step
 from .strategies import BASE, TIMED, prepare
 from .timing import Contestant, Timing, take_turns
 from .verification import (
@@ -439,6 +440,27 @@ def measure_epochs(settings: dict[str, Any], n_threads: int) -> dict[str, float]
     }
 
 
+def measure_step(
+    n_images: int, batch_size: int, image_size: int, n_threads: int, n_turns: int
+) -> dict[str, float | None]:
+    """Return by how many bytes exact steps raise the peak of a process, and the seconds of one.
+
+    A tiny pool is stepped on before, so that what TensorFlow takes anyway is not counted; the pool itself is.
+    """
+    prepare_step(8, 8, image_size, n_threads)()
+    _give_memory_back()
+    before = _restart_peak()
+    step = prepare_step(n_images, batch_size, image_size, n_threads)
+    step()
+    seconds = []
+    for _ in range(n_turns):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    extra = None if before is None else _peak_bytes() - before
+    return {"bytes": extra, "seconds": float(np.median(seconds))}
+
+
 def describe_machine(n_threads: int) -> dict[str, Any]:
     """Say what the numbers of this report are from."""
     import platform
@@ -472,13 +494,12 @@ def _scaled(timing: Timing, factor: float) -> Timing:
 def _extra_bytes(
     prepare: Callable[[Rows, Any], Callable[[], Any]], shape: Shape, regime: Regime
 ) -> float | None:
-    if not Path("/proc/self/clear_refs").exists():
-        return None
     prepare(*pool(4, 4, shape[2], regime))()
     rows, labels = pool(*shape, regime)
     _give_memory_back()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _peak_bytes()
+    before = _restart_peak()
+    if before is None:
+        return None
     answer = prepare(rows, labels)()
     extra = _peak_bytes() - before
     del answer
@@ -491,6 +512,15 @@ def _give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # GNU's C library has it
     if trim is not None:
         trim(0)
+
+
+def _restart_peak() -> float | None:
+    """Have the process' peak start anew; return it, or None where the system cannot."""
+    forget = Path("/proc/self/clear_refs")
+    if not forget.exists():
+        return None
+    forget.write_text("5")
+    return _peak_bytes()
 
 
 def _peak_bytes() -> float:
@@ -526,6 +556,7 @@ JOBS: dict[str, Callable[..., Any]] = {
         measure_embedding,
         measure_backbone,
         measure_epochs,
+        measure_step,
         describe_machine,
     )
 }

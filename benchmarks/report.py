@@ -82,6 +82,9 @@ class Scope:
             "the demo, `--step triplets`": {"step": "triplets"},
         }
     )
+    pool_sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096)
+    step_batch_size: int = 128
+    step_image_size: int = 64
     n_processes: int = 9
     n_turns: int = 6
 
@@ -106,6 +109,7 @@ def quick(n_threads: int, write: bool) -> Scope:
         neighbor_sizes=((45, 40, 128), (90, 40, 128)),
         loss_peer_sizes=((32, 4, 128), (45, 10, 128)),
         embedding=(("small_resnet", 56, 1500), ("inception_resnet_v1", 160, 100)),
+        pool_sizes=(128, 512, 1024),
         n_identities=(6, 45, 90),
         embedding_sizes=(32, 128, 512),
         n_images=(4, 40, 200),
@@ -510,6 +514,33 @@ def backbones(scope: Scope) -> str:
     return _table(header, rows)
 
 
+def steps(scope: Scope) -> str:
+    """Say what an exact step takes as the pool grows: in chunks, and in one pass."""
+    rows = []
+    for n_images in scope.pool_sizes:
+        chunked, whole = (
+            run(
+                "measure_step",
+                scope.n_threads,
+                n_images=n_images,
+                batch_size=batch_size,
+                image_size=scope.step_image_size,
+                n_turns=min(scope.n_turns, 3),
+            )
+            for batch_size in (scope.step_batch_size, n_images)
+        )
+        row = [f"{n_images:,}"]
+        for found in chunked, whole:
+            used = found["bytes"]
+            row += ["" if used is None else say_bytes(used), f"{found['seconds']:.2f}"]
+        rows.append([*row, f"{chunked['seconds'] / whole['seconds']:.2f}"])
+    chunks = f"in chunks of {scope.step_batch_size}"
+    return _table(
+        ["images in the pool", f"{chunks}: memory", "seconds", "in one pass: memory", "seconds", "ratio"],
+        rows,
+    )
+
+
 def tensorflow(scope: Scope) -> str:
     """Say what a train step and mining do to each other."""
     rows = []
@@ -595,6 +626,7 @@ SECTIONS: dict[str, Callable[[Scope], str]] = {
     "embedding": embedding,
     "backbones": backbones,
     "epochs": epochs,
+    "steps": steps,
     "tensorflow": tensorflow,
     "growth": growth,
 }
@@ -648,10 +680,10 @@ def _read(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
 
 
-def write_section(name: str, text: str) -> None:
-    """Replace what lies between the section's marks in each of `PAGES` that has them."""
+def write_section(name: str, text: str, pages: Sequence[Path] | None = None) -> None:
+    """Replace what lies between the section's marks in each page, of `PAGES` by default, that has them."""
     begin, end = f"<!-- benchmarks: {name} -->", "<!-- end of benchmarks -->"
-    for page in PAGES:
+    for page in PAGES if pages is None else pages:
         old = page.read_text()
         new = re.sub(
             f"({re.escape(begin)}\n).*?({re.escape(end)})",
