@@ -416,8 +416,10 @@ class TrainConfig(_Checked):
     strategy: str = _setting(
         "vgg_face",
         help="which triplets: vgg_face (any violating negative), facenet (a semi-hard one), batch_hard, "
-        "hardest, easy_positive or distance_weighted",
+        "hardest, easy_positive or distance_weighted; auto: semi-hard ones first, harder ones as training "
+        "goes on",
         group="mining",
+        aliases=("mining",),
     )
     margin: float = _setting(
         0.5, help="margin between squared distances", group="mining", aliases=("alpha",), above=0.0
@@ -448,6 +450,24 @@ class TrainConfig(_Checked):
         help="images passed through the network at once (step triplets: three a triplet)",
         group="mining",
         minimum=3,
+    )
+    sub_pool: int = _setting(
+        0,
+        help="identities whose triplets make a step, of the P of a mined pool (0: all, in one step)",
+        group="mining",
+        minimum=0,
+    )
+    remine_every: int = _setting(
+        0,
+        help="of sub_pool: steps after which the rest of a pool is embedded and mined anew (0: never)",
+        group="mining",
+        minimum=0,
+    )
+    pools_per_step: int = _setting(
+        1,
+        help="pools, each mined by itself, whose mean gradient makes a step",
+        group="mining",
+        minimum=1,
     )
     max_empty_pools: int = _setting(
         20,
@@ -605,6 +625,12 @@ class TrainConfig(_Checked):
                 "loss log_sum_exp must be taken with step='unique', as it is of the whole pool; "
                 "got step='triplets'"
             )
+        if self.loss == "log_sum_exp" and self.strategy == "auto":
+            raise UserError(
+                "strategy auto must be taken with loss hinge or soft_margin, as log_sum_exp mines nothing; "
+                "got loss='log_sum_exp'"
+            )
+        self._check_steps_of_pools()
         if self.early_stop and not self.evaluate_every:
             raise UserError("early_stop needs verifications on the way; got evaluate_every=0")
         if self.early_stop and not (self.n_held_out or self.lfw_dir):
@@ -612,6 +638,34 @@ class TrainConfig(_Checked):
         if self.lfw_pairs and not self.lfw_dir:
             raise UserError(
                 f"lfw_pairs needs lfw_dir, the folder of the images; got lfw_pairs={self.lfw_pairs!r} alone"
+            )
+
+    def _check_steps_of_pools(self) -> None:
+        if self.remine_every and not self.sub_pool:
+            raise UserError(
+                "remine_every needs sub_pool, the identities in a step; "
+                f"got remine_every={self.remine_every} alone"
+            )
+        if self.sub_pool and self.step == "triplets":
+            raise UserError(
+                "sub_pool must be 0 with step='triplets', whose steps are of batch_size images; "
+                f"got {self.sub_pool}"
+            )
+        if self.sub_pool and self.loss == "log_sum_exp":
+            raise UserError(
+                "sub_pool must be 0 with loss='log_sum_exp', which mines nothing to deal out: lower "
+                f"identities_per_batch for smaller steps; got {self.sub_pool}"
+            )
+        if self.sub_pool >= self.identities_per_batch:
+            raise UserError(
+                f"sub_pool must be below identities_per_batch, {self.identities_per_batch} (0: all of them); "
+                f"got {self.sub_pool}"
+            )
+        if self.pools_per_step > 1 and (self.sub_pool or self.step == "triplets"):
+            other = f"sub_pool={self.sub_pool}" if self.sub_pool else "step='triplets'"
+            raise UserError(
+                f"pools_per_step must be 1 with {other}, which makes many steps of one pool; "
+                f"got {self.pools_per_step}"
             )
 
     @property

@@ -79,7 +79,7 @@ def test_every_setting_has_a_flag_in_both_spellings(called_with, field, tmp_path
         "best_by": "eer",
         "on_nan": "rollback",
     }.get(field.name, example)
-    extra = " --lfw-dir x" if field.name == "lfw_pairs" else ""
+    extra = {"lfw_pairs": " --lfw-dir x", "remine_every": " --sub-pool 3"}.get(field.name, "")
     if field.name == "resume":
         write_run(tmp_path, "{}")
         value = str(tmp_path)

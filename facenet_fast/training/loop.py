@@ -47,7 +47,8 @@ from facenet_fast.training.pictures import draw_run, drawn, show_embeddings
 from facenet_fast.training.pools import Pool, PoolReader
 from facenet_fast.training.run_folder import RunFolder, check_resumable, make_run_folder
 from facenet_fast.training.schedules import learning_rate_schedule
-from facenet_fast.training.step import STEPS, Outcome, Preparation, TripletBatch
+from facenet_fast.training.step import Outcome, Preparation, TripletBatch
+from facenet_fast.training.sub_pools import step_class
 from facenet_fast.training.time_split import TimeSplit
 
 __all__ = ["TrainResult", "train"]
@@ -121,7 +122,7 @@ def train(config: TrainConfig) -> TrainResult:
     with (
         console_for(every=config.log_every) as console,
         Measures(folder.logs_dir) as measures,
-        PoolReader(sampler, store) as pools,
+        PoolReader(sampler, store, config.pools_per_step) as pools,
     ):
         _introduce(console, config, folder, dataset, learner)
         if config.quarantine:
@@ -173,7 +174,7 @@ class _Run:
     results: Results = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.stepper = STEPS[self.config.step](
+        self.stepper = step_class(self.config)(
             self.learner.model,
             self.learner.optimizer,
             self.learner.averaged,
@@ -263,6 +264,7 @@ class _Run:
                         start = time.perf_counter()
                 if not isinstance(work, TripletBatch):
                     self._split.mined(outcome.mined.seconds, within="step")
+                    self._split.embedded(outcome.mined.embed_seconds, within="step")
                 n_applied += outcome.is_applied
                 n_rescaled += outcome.is_rescaled
                 if self.step == epoch_end:
@@ -275,7 +277,8 @@ class _Run:
                     break
             if went_back:
                 continue
-            self.doctor.n_empty = 0 if n_applied or n_rescaled else self.doctor.n_empty + 1
+            n_empty = self.doctor.n_empty + config.pools_per_step
+            self.doctor.n_empty = 0 if n_applied or n_rescaled else n_empty
             if self.doctor.n_empty >= config.max_empty_pools and not self._widen_pools():
                 return False
         return True
@@ -399,6 +402,8 @@ class _Run:
             "doctor": self.doctor.state(),
             "evaluated_at": self.evaluated_at,
         }
+        if self.stepper.auto:
+            state["auto_mining"] = self.stepper.auto.state()
         self._progress.assign(json.dumps(state))
         start = time.perf_counter()
         self.saved = self.checkpoints.save(self.step)
@@ -416,6 +421,8 @@ class _Run:
         self.lookalikes.restore(state.get("lookalikes", {}))
         self._best.restore(state.get("best", {}))
         self.doctor.restore(state.get("doctor", {}))
+        if self.stepper.auto:
+            self.stepper.auto.restore(state.get("auto_mining", {}))
         self.saved_at = self.step
         self.evaluated_at = int(state.get("evaluated_at", self.step))
         # What was measured since is measured again.
@@ -498,6 +505,7 @@ class _Run:
                 **self.doctor.look(
                     self.stepper.seen, lambda: outcome.loss - self.stepper.penalty(), self.step
                 ),
+                **self._follow_mining(),
             },
             self.step,
         )
@@ -517,6 +525,16 @@ class _Run:
                 n_pairs=mined.n_pairs,
             )
         )
+
+    def _follow_mining(self) -> dict[str, float]:
+        """Have mining follow training if it is to, and return the level that mined the pool of this step."""
+        auto = self.stepper.auto
+        if auto is None:
+            return {}
+        level = auto.level
+        if changed := auto.look(self.stepper.seen):
+            self.console.line(f"Step {self.step}: {changed}")
+        return {"mining/hardness": level}
 
     def _show_triplets(self, pool: Pool) -> None:
         """Show TensorBoard some triplets of the pool that was mined last."""
@@ -704,6 +722,6 @@ def _introduce(
 
 def _check_strategy(strategy: str) -> None:
     # What picks every candidate may be billions of triplets, and is for streams and counts.
-    names = sorted(name for name, preset in PRESETS.items() if preset.pick != "every")
+    names = sorted(["auto", *(name for name, preset in PRESETS.items() if preset.pick != "every")])
     if strategy not in names:
         raise UserError(f"strategy must be one of {', '.join(names)}; got {strategy!r}")

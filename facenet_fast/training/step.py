@@ -27,6 +27,7 @@ from facenet_fast.config import TrainConfig
 from facenet_fast.losses.log_sum_exp import mean_over_pairs
 from facenet_fast.losses.triplet import l2_regularisation, loss_of_triplets, mined_triplet_loss
 from facenet_fast.mining import mine_triplets
+from facenet_fast.training.auto_mining import AutoMining
 from facenet_fast.training.pools import Pool
 
 __all__ = [
@@ -66,12 +67,15 @@ class Mined:
         That mining took.
     is_finite : bool
         Whether there were embeddings to mine.
+    embed_seconds : float
+        That a pass before mining took, within the step.
     """
 
     n_pairs: int
     n_triplets: int
     seconds: float
     is_finite: bool = True
+    embed_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +158,9 @@ class Step(Protocol):
     seen: tuple[npt.NDArray[np.float32], _Integers] | None
     """Embeddings of the pool that was mined last, and the identity of each."""
 
+    auto: AutoMining | None
+    """What chooses the strategy, where that is "auto"."""
+
     def penalty(self) -> float:
         """Return the part of the loss that is of the weights."""
 
@@ -217,15 +224,16 @@ class _Trainer:
         size = config.store_size
         self.images_spec = tf.TensorSpec((None, size, size, 3), tf.uint8)
         self.seed_spec = tf.TensorSpec((2,), tf.int64)
-        self.labels_spec = tf.TensorSpec((None,), tf.int32)
         self.indices_spec = tf.TensorSpec((None,), tf.int32)
         self.embeddings_spec = tf.TensorSpec((None, config.embedding_size), tf.float32)
         # Triplets mined last: rows of `seen`, which are the pool's in this order (None: in its own).
         self._mined: npt.NDArray[np.int32] | None = None
         self._order: npt.NDArray[np.int64] | None = None
         self.seen: tuple[npt.NDArray[np.float32], _Integers] | None = None
+        self.auto = AutoMining(config) if config.strategy == "auto" else None
         self.apply = tf.function(self._apply)
         self.rescale = tf.function(self._rescale)
+        self._plainly = tf.function(self._embed_plainly, input_signature=[self.images_spec])
 
     @property
     def _may_overflow(self) -> bool:
@@ -284,8 +292,22 @@ class _Trainer:
                 return rescaled
         return outcome
 
-    def mine(self, embeddings: npt.NDArray[np.float32], labels: _Integers, seed: _Integers) -> Any:
-        """Mine a pool: index arrays, pairs looked at (-1: embeddings are not finite), seconds taken."""
+    def embed_plainly(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Embed images in inference mode, nothing random, ``batch_size`` at once."""
+        size = self.config.batch_size
+        parts = [self._plainly(images[rows : rows + size]).numpy() for rows in range(0, len(images), size)]
+        return np.concatenate(parts)
+
+    def _embed_plainly(self, images: Any) -> Any:
+        return self.model(self.prepare.plain(images), training=False)
+
+    def mine(
+        self, embeddings: npt.NDArray[np.float32], labels: _Integers, seed: _Integers, anchors: Any = None
+    ) -> Any:
+        """Mine a pool: index arrays, pairs looked at (-1: embeddings are not finite), seconds taken.
+
+        `anchors` are as for `mine_triplets`.
+        """
         start = time.perf_counter()
         self._mined = None
         self.see(embeddings, labels)
@@ -295,10 +317,11 @@ class _Trainer:
         mined = mine_triplets(
             embeddings,
             labels,
-            strategy=self.config.strategy,
+            strategy=self.auto.strategy if self.auto else self.config.strategy,
             margin=self.config.margin,
             seed=int(seed[0]) << 32 | int(seed[1]),
             threads=self.config.threads or None,
+            anchors=anchors,
         )
         seconds = np.float32(time.perf_counter() - start)
         if len(mined):
@@ -332,17 +355,26 @@ class UniqueStep(_Trainer):
         `moving_average_decay`.
     """
 
+    targets_spec = tf.TensorSpec((None,), tf.int32)
+    """What the loss is told of the embeddings: here the label of each."""
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._whole = tf.function(
-            self._whole_pool, input_signature=[self.images_spec, self.labels_spec, self.seed_spec]
+            self._whole_pool, input_signature=[self.images_spec, self.targets_spec, self.seed_spec]
         )
         self._embed = tf.function(self._embed_chunk, input_signature=[self.images_spec, self.seed_spec])
         self._loss = tf.function(
             self._loss_of_embeddings,
-            input_signature=[self.embeddings_spec, self.labels_spec, self.seed_spec],
+            input_signature=[self.embeddings_spec, self.targets_spec, self.seed_spec],
         )
-        self._carry = tf.function(self._carry_chunk, reduce_retracing=True)
+        # One graph for all sizes. Were graphs made for the sizes that come first, a resumed run would have
+        # others than an unbroken one, which round differently.
+        sums_spec = [tf.TensorSpec(one.shape, one.dtype) for one in self.model.trainable_variables]
+        self._carry = tf.function(
+            self._carry_chunk,
+            input_signature=[self.images_spec, self.seed_spec, self.embeddings_spec, sums_spec],
+        )
         self._restore = tf.function(self._restore_state)
 
     def plan(self, pool: Pool, step: int) -> list[Pool]:
@@ -351,39 +383,51 @@ class UniqueStep(_Trainer):
 
     def run(self, work: Pool, step: int) -> Outcome:
         """Embed, mine, and step."""
-        n_images = len(work.labels)
+        return self.finish(*self.differentiate(work, step))
+
+    def differentiate(self, pool: Pool, step: int, first_chunk: int = 0) -> tuple[Outcome, list[Any]]:
+        """Embed and mine a pool, and return what a step by the gradient comes to, and the gradient.
+
+        Chunks are numbered from `first_chunk` on, which keys their draws.
+        """
+        n_images = len(pool.labels)
         self._order = None
         if n_images > self.config.batch_size:
-            loss, norm, mined, gradients = self._run_in_chunks(work, step)
+            order = self._order = spread(pool.labels)
+            loss, norm, mined, gradients = self.in_chunks(
+                pool.images, order, pool.labels[order], step, first_chunk
+            )
         else:
             loss, norm, mined, gradients = self._whole(
-                work.images, work.labels, step_seed(self.config.seed, step)
+                pool.images, pool.labels, step_seed(self.config.seed, step, first_chunk)
             )
         n_terms, n_triplets, n_pairs, seconds = (float(value) for value in mined)
         found = Mined(int(n_pairs), int(n_triplets), seconds, is_finite=n_pairs >= 0)
-        return self.finish(Outcome(float(loss), int(n_terms), n_images, float(norm), found), gradients)
+        return Outcome(float(loss), int(n_terms), n_images, float(norm), found), gradients
 
-    def _run_in_chunks(self, pool: Pool, step: int) -> tuple[Any, Any, Any, list[Any]]:
-        order = self._order = spread(pool.labels)
+    def in_chunks(
+        self, images: npt.NDArray[np.uint8], order: _Integers, targets: _Integers, step: int, first_chunk: int
+    ) -> tuple[Any, Any, Any, list[Any]]:
+        """Differentiate the loss of some rows of `images`; targets are of the rows in that order."""
         chunks = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
-        seeds = [step_seed(self.config.seed, step, chunk) for chunk in range(len(chunks))]
+        seeds = [step_seed(self.config.seed, step, first_chunk + chunk) for chunk in range(len(chunks))]
         # The second pass must repeat the first one's dropout and must not move batch-norm's averages again.
         state = [tf.identity(variable.value) for variable in self.model.non_trainable_variables]
-        embedded = [self._embed(pool.images[rows], seed) for rows, seed in zip(chunks, seeds, strict=True)]
+        embedded = [self._embed(images[rows], seed) for rows, seed in zip(chunks, seeds, strict=True)]
         loss, mined, embedding_gradients, gradients = self._loss(
-            tf.concat(embedded, axis=0), pool.labels[order], seeds[0]
+            tf.concat(embedded, axis=0), targets, seeds[0]
         )
         self._restore(state)
         parts = tf.split(embedding_gradients, [len(rows) for rows in chunks])
         for rows, seed, part in zip(chunks, seeds, parts, strict=True):
-            gradients = self._carry(tf.constant(pool.images[rows]), tf.constant(seed), part, gradients)
+            gradients = self._carry(tf.constant(images[rows]), tf.constant(seed), part, gradients)
         return loss, self.norm(gradients), mined, gradients
 
-    def _whole_pool(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any, list[Any]]:
+    def _whole_pool(self, images: Any, targets: Any, seed: Any) -> tuple[Any, Any, Any, list[Any]]:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             embeddings = self._embed_chunk(images, seed)
-            loss, mined = self._mined_loss(embeddings, labels, seed)
+            loss, mined = self._loss_of_targets(embeddings, targets, seed)
             loss += self.regularisation()
             scaled = self.scaled(loss)
         gradients = _dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
@@ -392,7 +436,7 @@ class UniqueStep(_Trainer):
     def _embed_chunk(self, images: Any, seed: Any) -> Any:
         return self.model(self.prepare.train(images, seed), training=True)
 
-    def _mined_loss(self, embeddings: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
+    def _loss_of_targets(self, embeddings: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
         """Return the loss and, as numbers, its terms and what `Mined` holds."""
         config = self.config
         if config.loss == "log_sum_exp":
@@ -408,12 +452,14 @@ class UniqueStep(_Trainer):
         loss = mined_triplet_loss(embeddings, anchor, positive, negative, config.margin, self.is_soft)
         return loss, (tf.size(anchor), tf.size(anchor), n_pairs, seconds)
 
-    def _loss_of_embeddings(self, embeddings: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any, list[Any]]:
+    def _loss_of_embeddings(
+        self, embeddings: Any, targets: Any, seed: Any
+    ) -> tuple[Any, Any, Any, list[Any]]:
         """Loss, its gradient at each embedding, and that of the weight penalty at each weight."""
         variables = self.model.trainable_variables
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(embeddings)
-            loss, mined = self._mined_loss(embeddings, labels, seed)
+            loss, mined = self._loss_of_targets(embeddings, targets, seed)
             penalty = self.regularisation()
             scaled, scaled_penalty = self.scaled(loss), self.scaled(penalty)
         at_embeddings = tf.convert_to_tensor(tape.gradient(scaled, embeddings))
@@ -459,7 +505,6 @@ class TripletStep(_Trainer):
             _logger.warning(
                 "batch_size counts images, three a triplet: %d is taken as %d", size, size - size % 3
             )
-        self._embed = tf.function(self._embed_plainly, input_signature=[self.images_spec])
         self._gradients = tf.function(
             self._gradients_of_triplets, input_signature=[self.images_spec, self.seed_spec]
         )
@@ -472,13 +517,7 @@ class TripletStep(_Trainer):
         FloatingPointError
             If the embeddings are not finite.
         """
-        size = self.config.batch_size
-        embeddings = np.concatenate(
-            [
-                self._embed(pool.images[rows : rows + size]).numpy()
-                for rows in range(0, len(pool.labels), size)
-            ]
-        )
+        embeddings = self.embed_plainly(pool.images)
         seed = step_seed(self.config.seed, step)
         anchor, positive, negative, n_pairs, seconds = self.mine(embeddings, pool.labels, seed)
         if n_pairs < 0:
@@ -487,7 +526,7 @@ class TripletStep(_Trainer):
         order = np.random.default_rng(seed).permutation(len(anchor))
         return [
             TripletBatch(pool, np.concatenate([anchor[batch], positive[batch], negative[batch]]), mined)
-            for batch in _slices(order, size // 3)
+            for batch in _slices(order, self.config.batch_size // 3)
         ]
 
     def run(self, work: TripletBatch, step: int) -> Outcome:
@@ -497,9 +536,6 @@ class TripletStep(_Trainer):
         )
         n_images = len(work.rows)
         return self.finish(Outcome(float(loss), n_images // 3, n_images, float(norm), work.mined), gradients)
-
-    def _embed_plainly(self, images: Any) -> Any:
-        return self.model(self.prepare.plain(images), training=False)
 
     def _gradients_of_triplets(self, images: Any, seed: Any) -> tuple[Any, Any, list[Any]]:
         variables = self.model.trainable_variables

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 __all__ = ["PARTS", "TimeSplit"]
 
-#: What is told apart: waiting for images, embedding a pool before it is mined (`step="triplets"`) and all
-#: images to find lookalikes, mining, the network's forward and backward passes with the weights' update, and
-#: everything else.
+#: What is told apart: waiting for images, embedding a pool before it is mined (`step="triplets"`, `sub_pool`)
+#: and all images to find lookalikes, mining, the network's forward and backward passes with the weights'
+#: update, and everything else.
 PARTS = ("read", "embed", "mine", "step", "rest")
 
 
@@ -42,6 +42,11 @@ class TimeSplit:
     def mined(self, seconds: float, within: str) -> None:
         """Count as mining what was counted as another part, in which it happened."""
         self._seconds["mine"] += seconds
+        self._seconds[within] -= seconds
+
+    def embedded(self, seconds: float, within: str) -> None:
+        """Count as embedding what was counted as another part, in which it happened."""
+        self._seconds["embed"] += seconds
         self._seconds[within] -= seconds
 
     def seconds(self) -> dict[str, float]:

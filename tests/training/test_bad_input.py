@@ -90,8 +90,8 @@ def test_image_too_small_for_the_backbone(error_of):
 
 def test_unknown_strategy_lists_those_there_are(error_of):
     assert error_of(strategy="hard") == (
-        "strategy must be one of batch_hard, distance_weighted, easy_positive, facenet, hardest, vgg_face; "
-        "got 'hard'"
+        "strategy must be one of auto, batch_hard, distance_weighted, easy_positive, facenet, hardest, "
+        "vgg_face; got 'hard'"
     )
     assert "got 'batch_all'" in error_of(strategy="batch_all")
 

@@ -50,6 +50,9 @@ STEPS = {
     "chunks": {"step": "unique", "batch_size": 6},
     # Two triplets a step: epochs of three steps end in the middle of a pool.
     "triplets": {"step": "triplets", "batch_size": 6},
+    # Two steps a pool, as above.
+    "sub-pools": {"sub_pool": 2, "remine_every": 1, "batch_size": 6},
+    "several pools": {"pools_per_step": 2, "batch_size": 6},
 }
 
 
