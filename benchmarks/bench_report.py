@@ -60,7 +60,8 @@ def test_pages_have_every_section_once() -> None:
         for page in report.PAGES[:1]
         for name in re.findall("<!-- benchmarks: (.*) -->", page.read_text())
     ]
-    assert sorted(marked) == sorted(report.SECTIONS)
+    # Written by a program of its own, wall_clock.py, which needs LFW and hours.
+    assert sorted(marked) == sorted([*report.SECTIONS, "wall-clock"])
 
 
 def test_writing_leaves_the_rest_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,7 @@ def test_python_of_pages_runs(page: str) -> None:
         "docs/architecture.md",
         "docs/export.md",
         "docs/performance.md",
+        "docs/recipes.md",
         "docs/training.md",
     )
 
