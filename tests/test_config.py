@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -12,15 +13,30 @@ from facenet_fast.config import (
     TrainConfig,
     ValidateConfig,
     from_mapping,
+    read_settings,
     read_train_config,
 )
 from facenet_fast.errors import UserError
+
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.json"))
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_presets_are_legal(preset):
     config = from_mapping(TrainConfig, PRESETS[preset])
     assert {name: getattr(config, name) for name in PRESETS[preset]} == PRESETS[preset]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_legal_and_say_nothing_twice(path):
+    settings = read_settings(path)
+    config = from_mapping(TrainConfig, settings)
+    assert {name: getattr(config, name) for name in settings} == settings
+    assert "data_dir" not in settings
+
+
+def test_there_are_recipes():
+    assert RECIPES
 
 
 def test_the_facenet_preset_is_the_predecessors():

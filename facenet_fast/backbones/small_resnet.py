@@ -1,18 +1,22 @@
-"""A residual network for small images of aligned faces, sized to train in minutes on two CPU cores."""
+"""Residual networks for small images of aligned faces, sized to train in minutes on two CPU cores."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from facenet_fast.backbones.blocks import convolve
 
-__all__ = ["features"]
+__all__ = ["features", "medium_features"]
 
 # Chosen for time: twice as wide trains at half the speed. On two splits of the ORL faces, with equal steps,
 # that verified once better (held-out AUC 0.985 against 0.981) and once worse (0.958 against 0.963).
 WIDTHS = (16, 32, 64, 96)
+
+# For 64 pixels and a quarter of an hour or more: 2.7 times the multiply-adds.
+MEDIUM_WIDTHS = (24, 48, 96, 192, 256)
 
 # Of the batch-norm averages: a short training has a few hundred steps, which 0.99 would not live to see.
 MOMENTUM = 0.9
@@ -36,8 +40,28 @@ def features(images: Any) -> Any:
     keras.KerasTensor
         (n, ceil(S / 16), ceil(S / 16), 96).
     """
-    x = keras.layers.ReLU()(_convolve(images, WIDTHS[0], stride=2))
-    for stage, width in enumerate(WIDTHS):
+    return _stages(images, WIDTHS)
+
+
+def medium_features(images: Any) -> Any:
+    """Map images to a small grid of features, by one stage more than `features` and wider ones.
+
+    Parameters
+    ----------
+    images : keras.KerasTensor
+        Standardised images (n, S, S, 3).
+
+    Returns
+    -------
+    keras.KerasTensor
+        (n, ceil(S / 32), ceil(S / 32), 256).
+    """
+    return _stages(images, MEDIUM_WIDTHS)
+
+
+def _stages(images: Any, widths: Sequence[int]) -> Any:
+    x = keras.layers.ReLU()(_convolve(images, widths[0], stride=2))
+    for stage, width in enumerate(widths):
         x = _residual_block(x, width, stride=1 if stage == 0 else 2)
     return x
 

@@ -12,6 +12,7 @@ from facenet_fast.models import load_embedder
 
 N_FEATURES = {
     "small_resnet": 96,
+    "medium_resnet": 256,
     "inception_resnet_v1": 1792,
     "squeezenet": 512,
     "mobilefacenet": 512,
@@ -31,7 +32,13 @@ VALID = ("squeezenet", "inception_resnet_v1", "inception_resnet_v2")
 
 # Those that take many seconds to build, to differentiate, or to write and freeze.
 SLOW = {"inception_resnet_v2"}
-SLOW_TO_WRITE = set(backbones.names()) - {"small_resnet", "squeezenet", "mobilefacenet", "mobilenet_v3_small"}
+SLOW_TO_WRITE = set(backbones.names()) - {
+    "small_resnet",
+    "medium_resnet",
+    "squeezenet",
+    "mobilefacenet",
+    "mobilenet_v3_small",
+}
 SLOW_TO_DIFFERENTIATE = SLOW_TO_WRITE - {"se_resnet50"}
 
 
@@ -75,8 +82,8 @@ def test_features_are_the_published_ones(network):
     assert network.get_layer("features").output.shape == (None, N_FEATURES[network.name])
 
 
-# The number of small_resnet is for larger images, whose features the head has more weights for.
-@pytest.mark.parametrize("network", rows(SLOW, tuple(N_FEATURES)[1:]), indirect=True)
+# Of the first two the number is for larger images, whose features the head has more weights for.
+@pytest.mark.parametrize("network", rows(SLOW, tuple(N_FEATURES)[2:]), indirect=True)
 def test_description_says_how_many_parameters(network):
     assert f"{network.count_params() / 1e6:.1f} M parameters" in backbones.describe()[network.name]
 
@@ -125,8 +132,8 @@ def test_frozen_it_embeds_the_same(network, images, tmp_path):
 @pytest.mark.parametrize("name", rows(SLOW_TO_WRITE))
 def test_takes_images_of_112_pixels(name):
     model = backbones.build(name, 112, 8, dropout=0.4)
-    # All but the demo's end in one vector, however large the image.
-    n_places = 7 * 7 if name == "small_resnet" else 1
+    # All others end in one vector, however large the image.
+    n_places = {"small_resnet": 7 * 7, "medium_resnet": 4 * 4}.get(name, 1)
     assert model.get_layer("features").output.shape == (None, n_places * N_FEATURES[name])
     embeddings = np.asarray(model(images_of(2, 112), training=True))
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)

@@ -6,17 +6,23 @@ from facenet_fast import backbones
 
 
 @pytest.mark.parametrize("image_size", [16, 48, 65])
-def test_shapes_at_any_image_size(image_size):
-    model = backbones.build("small_resnet", image_size, 24)
-    grid = -(-image_size // 16)
-    assert model.get_layer("features").output.shape == (None, grid * grid * 96)
+@pytest.mark.parametrize(
+    ("name", "reduction", "width"), [("small_resnet", 16, 96), ("medium_resnet", 32, 256)]
+)
+def test_shapes_at_any_image_size(name, reduction, width, image_size):
+    model = backbones.build(name, image_size, 24)
+    grid = -(-image_size // reduction)
+    assert model.get_layer("features").output.shape == (None, grid * grid * width)
     assert model.output_shape == (None, 24)
 
 
-def test_size_is_what_the_table_says():
-    n_parameters = backbones.build("small_resnet", 56, 128).count_params()
-    assert round(n_parameters / 1e6, 1) == 0.4
-    assert "0.4 M parameters" in backbones.describe()["small_resnet"]
+@pytest.mark.parametrize(
+    ("name", "image_size", "millions"), [("small_resnet", 56, 0.4), ("medium_resnet", 64, 1.9)]
+)
+def test_size_is_what_the_table_says(name, image_size, millions):
+    n_parameters = backbones.build(name, image_size, 128).count_params()
+    assert round(n_parameters / 1e6, 1) == millions
+    assert f"{millions} M parameters" in backbones.describe()[name]
 
 
 def test_learns_to_tell_two_patterns_apart():
