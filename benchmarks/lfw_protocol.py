@@ -27,6 +27,7 @@ from facenet_fast.evaluation.verify_images import embed_pairs
 from facenet_fast.report.learning_curves import read_curves
 
 from .lfw_split import CHOOSE_SET, TEST_SET, Split, read_split
+from .report import markdown_table
 
 __all__ = [
     "FAR",
@@ -214,8 +215,7 @@ def table(rows: Sequence[Row], more: Sequence[Sequence[str]] = ()) -> str:
     header = ["", "minutes", "flip", f"accuracy, set {CHOOSE_SET}", f"AUC, set {CHOOSE_SET}"]
     if is_judged:
         header += [f"accuracy, set {TEST_SET}", f"AUC, set {TEST_SET}", f"VAL@FAR={FAR:g}, set {TEST_SET}"]
-    lines = [header, ["---"] * len(header), *(_line(row) for row in rows), *more]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(header, [*(_line(row) for row in rows), *more])
 
 
 def mean_rows(rows: Sequence[Row]) -> list[list[str]]:

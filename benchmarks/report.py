@@ -163,7 +163,7 @@ def sizes(scope: Scope) -> str:
         f"P x K x D|regime|strategy|ms|times `sgemm`|ms, 1 thread|times `sgemm`, 1 thread|"
         f"faster with {n} threads|extra MB|faster than the predecessor's loop"
     )
-    return _table(header.split("|"), rows)
+    return markdown_table(header.split("|"), rows)
 
 
 def instruction_sets(scope: Scope) -> str:
@@ -186,7 +186,7 @@ def instruction_sets(scope: Scope) -> str:
                 best = found[names[0]]["median"]
                 slower = [f"{found[name]['median'] / best:.2f} x" for name in names[1:]]
                 rows.append([_shape(shape), regime, f"`{strategy}`", f"{_ms(best * 1e3)} ms", *slower])
-    return _table(["P x K x D", "regime", "strategy", *(f"`{name}`" for name in names)], rows)
+    return markdown_table(["P x K x D", "regime", "strategy", *(f"`{name}`" for name in names)], rows)
 
 
 def calls(scope: Scope) -> str:
@@ -209,7 +209,7 @@ def calls(scope: Scope) -> str:
             milliseconds = statistics.median(seconds[i] for seconds in processes) * 1e3
             batch = f"45 x 40 x 128, {regime}, `facenet`, {which} call of a process"
             rows.append([batch, _ms(milliseconds)])
-    return _table(["batch", "ms, from Python to Python"], rows)
+    return markdown_table(["batch", "ms, from Python to Python"], rows)
 
 
 def peers(scope: Scope) -> str:
@@ -249,7 +249,7 @@ def peers(scope: Scope) -> str:
         *(f"{_shape(shape)}, ms" for shape in scope.peer_sizes),
         f"extra memory, {_shape(memory_shape)}",
     ]
-    table = _table(header, [[rival.name, rival.finds, *cells[rival.name]] for rival in RIVALS])
+    table = markdown_table(header, [[rival.name, rival.finds, *cells[rival.name]] for rival in RIVALS])
     return table + "".join(f"\n\n{name}: {reason}." for name, reason in notes.items())
 
 
@@ -271,7 +271,7 @@ def strategies(scope: Scope) -> str:
                 text = f"{_ms(timing['median'] * 1e3)} ({timing['median'] / base:.2f})"
                 cells.setdefault(name, []).append(text)
     header = ["", *(f"{_shape(shape)}, {regime}" for shape in scope.strategy_sizes for regime in REGIMES)]
-    return _table(header, [[name, *texts] for name, texts in cells.items()])
+    return markdown_table(header, [[name, *texts] for name, texts in cells.items()])
 
 
 def neighbors(scope: Scope) -> str:
@@ -293,7 +293,7 @@ def neighbors(scope: Scope) -> str:
                 cells.setdefault(name, []).append(text)
     columns = [f"{p * k:,} x {d}, {n} nearest" for p, k, d in scope.neighbor_sizes for n in (1, 16)]
     header = ["", *columns]
-    return _table(header, [[name, *texts] for name, texts in cells.items()])
+    return markdown_table(header, [[name, *texts] for name, texts in cells.items()])
 
 
 def losses(scope: Scope) -> str:
@@ -341,7 +341,7 @@ def losses(scope: Scope) -> str:
         f"P x K x D|distance|regime|violate|ms|times `sgemm`|ms, 1 thread|times `sgemm`, 1 thread|"
         f"faster with {n} threads|extra MB"
     )
-    return _table(header.split("|"), rows)
+    return markdown_table(header.split("|"), rows)
 
 
 def loss_peers(scope: Scope) -> str:
@@ -394,7 +394,9 @@ def loss_peers(scope: Scope) -> str:
         *(f"{_shape(shape)}, ms" for shape in scope.loss_peer_sizes),
         f"extra memory, {_shape(memory_shape)}",
     ]
-    table = _table(header, [[rival.name, rival.definition, *cells[rival.name]] for rival in LOSS_RIVALS])
+    table = markdown_table(
+        header, [[rival.name, rival.definition, *cells[rival.name]] for rival in LOSS_RIVALS]
+    )
     return table + "".join(f"\n\n{name}: {reason}." for name, reason in notes.items())
 
 
@@ -444,7 +446,7 @@ def verification(scope: Scope) -> str:
         by["`sgemm` of both halves, nothing counted"] = found["product"]["median"]
         add(what, by, extra)
         rows += [[what, name, reason, "", ""] for name, reason in reasons.items()]
-    return _table(["what", "by", "ms", "times ours", "extra memory"], rows)
+    return markdown_table(["what", "by", "ms", "times ours", "extra memory"], rows)
 
 
 def embedding(scope: Scope) -> str:
@@ -472,7 +474,7 @@ def embedding(scope: Scope) -> str:
         *("images/s", "network alone", "reading alone", "one after the other"),
         *("`embed_images`, from files", "`embed_images`, kept decoded"),
     ]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def epochs(scope: Scope) -> str:
@@ -483,7 +485,7 @@ def epochs(scope: Scope) -> str:
         total = sum(seconds.values())
         shares = [f"{100 * value / total:.1f} %" for value in seconds.values()]
         rows.append([what, *shares, f"{100 * (seconds['embed'] + seconds['step']) / total:.1f} %"])
-    return _table(["", "read", "embed", "mine", "step", "rest", "network"], rows)
+    return markdown_table(["", "read", "embed", "mine", "step", "rest", "network"], rows)
 
 
 def backbones(scope: Scope) -> str:
@@ -511,7 +513,7 @@ def backbones(scope: Scope) -> str:
         for name, costs in sorted(found.items(), key=lambda item: item[1]["n_multiply_adds"])
     ]
     header = ["backbone", "M parameters", "M multiply-adds an image", "images/s, embedding", "training"]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def steps(scope: Scope) -> str:
@@ -535,7 +537,7 @@ def steps(scope: Scope) -> str:
             row += ["" if used is None else say_bytes(used), f"{found['seconds']:.2f}"]
         rows.append([*row, f"{chunked['seconds'] / whole['seconds']:.2f}"])
     chunks = f"in chunks of {scope.step_batch_size}"
-    return _table(
+    return markdown_table(
         ["images in the pool", f"{chunks}: memory", "seconds", "in one pass: memory", "seconds", "ratio"],
         rows,
     )
@@ -572,7 +574,7 @@ def tensorflow(scope: Scope) -> str:
         *("mined batch", "regime", "train step alone, ms", "alternating"),
         *("mining alone, ms", "alternating", "after a copy", "both, to their sum alone"),
     ]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def growth(scope: Scope) -> str:
@@ -635,7 +637,8 @@ SECTIONS: dict[str, Callable[[Scope], str]] = {
 # -- text ----------------------------------------------------------------------------------------------------
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table for a page."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -647,7 +650,7 @@ def _curves_table(curves: Curves) -> str:
         [f"{x:,.0f}", *(_ms(curves[name][i][1]) for name in names)]
         for i, (x, _) in enumerate(curves[names[0]])
     ]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _shape(shape: Shape) -> str:

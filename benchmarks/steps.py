@@ -49,7 +49,8 @@ def prepare_step(n_images: int, batch_size: int, image_size: int, n_threads: int
     optimizer = build_optimizer(config, network.trainable_variables)
     step = UniqueStep(network, optimizer, network, preparation(config), config)
     images = np.random.default_rng(0).integers(0, 256, (n_images, image_size, image_size, 3), np.uint8)
-    pool = Pool(images, np.repeat(np.arange(n_images // _N_IMAGES_AN_IDENTITY, dtype=np.int32), 4))
+    identities = np.arange(config.identities_per_batch, dtype=np.int32)
+    pool = Pool(images, np.repeat(identities, _N_IMAGES_AN_IDENTITY))
 
     def make() -> Any:
         outcome = step.run(pool, 0)

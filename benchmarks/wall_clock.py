@@ -30,7 +30,7 @@ from facenet_fast.report.learning_curves import read_curves
 
 from .lfw_split import CHOOSE_FILE, TRAIN_DIR, read_split
 from .plots import plot_wall_clock
-from .report import ROOT, write_section
+from .report import ROOT, markdown_table, write_section
 
 __all__ = [
     "WAYS",
@@ -244,7 +244,7 @@ def wall_clock_table(results: Results, titles: Mapping[str, str], minutes: float
     columns = [*(some for some in MINUTES if some < minutes), minutes]
     header = ["", "`--step`", "rate", *(f"{some:g} min" for some in columns)]
     header += ["best", "steps", "images", "other's best accuracy, AUC after"]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for name, ways in results.items():
         for way, (rate, whole) in ways.items():
             trained = whole.until(minutes)
@@ -262,7 +262,7 @@ def wall_clock_table(results: Results, titles: Mapping[str, str], minutes: float
                 else "-"
             )
             lines.append(line)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(header, lines)
 
 
 def _after(trained: Trained, minutes: float) -> str:

@@ -224,7 +224,6 @@ class _Trainer:
         size = config.store_size
         self.images_spec = tf.TensorSpec((None, size, size, 3), tf.uint8)
         self.seed_spec = tf.TensorSpec((2,), tf.int64)
-        self.indices_spec = tf.TensorSpec((None,), tf.int32)
         self.embeddings_spec = tf.TensorSpec((None, config.embedding_size), tf.float32)
         # Triplets mined last: rows of `seen`, which are the pool's in this order (None: in its own).
         self._mined: npt.NDArray[np.int32] | None = None
