@@ -15,8 +15,9 @@ __all__ = ["features", "medium_features"]
 # that verified once better (held-out AUC 0.985 against 0.981) and once worse (0.958 against 0.963).
 WIDTHS = (16, 32, 64, 96)
 
-# For 64 pixels and a quarter of an hour or more: 2.7 times the multiply-adds.
-MEDIUM_WIDTHS = (24, 48, 96, 192, 256)
+# For 112 pixels and a quarter of an hour or more (docs/recipes.md has what else was tried).
+MEDIUM_STEM = 16
+MEDIUM_WIDTHS = (48, 96, 192, 256)
 
 # Of the batch-norm averages: a short training has a few hundred steps, which 0.99 would not live to see.
 MOMENTUM = 0.9
@@ -40,11 +41,14 @@ def features(images: Any) -> Any:
     keras.KerasTensor
         (n, ceil(S / 16), ceil(S / 16), 96).
     """
-    return _stages(images, WIDTHS)
+    return _stages(images, WIDTHS[0], WIDTHS, first_stride=1)
 
 
 def medium_features(images: Any) -> Any:
-    """Map images to a small grid of features, by one stage more than `features` and wider ones.
+    """Map images to a small grid of features, by wider stages than those of `features`.
+
+    A narrow stem at half resolution, then four residual blocks, each at half the resolution before it: what
+    most of the work is done on is a quarter of the image's side, so that fine images can be afforded.
 
     Parameters
     ----------
@@ -56,13 +60,13 @@ def medium_features(images: Any) -> Any:
     keras.KerasTensor
         (n, ceil(S / 32), ceil(S / 32), 256).
     """
-    return _stages(images, MEDIUM_WIDTHS)
+    return _stages(images, MEDIUM_STEM, MEDIUM_WIDTHS, first_stride=2)
 
 
-def _stages(images: Any, widths: Sequence[int]) -> Any:
-    x = keras.layers.ReLU()(_convolve(images, widths[0], stride=2))
+def _stages(images: Any, stem: int, widths: Sequence[int], first_stride: int) -> Any:
+    x = keras.layers.ReLU()(_convolve(images, stem, stride=2))
     for stage, width in enumerate(widths):
-        x = _residual_block(x, width, stride=1 if stage == 0 else 2)
+        x = _residual_block(x, width, stride=first_stride if stage == 0 else 2)
     return x
 
 

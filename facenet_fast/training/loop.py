@@ -243,7 +243,7 @@ class _Run:
             if plan is None:
                 continue
             if plan and isinstance(plan[0], TripletBatch):
-                self._split.mined(plan[0].mined.seconds, within="embed")
+                self._split.move(plan[0].mined.seconds, "mine", within="embed")
             for work in plan:
                 learning_rate = rate(self.step)
                 if learning_rate is None:
@@ -263,8 +263,8 @@ class _Run:
                         self._measure_step(outcome, learning_rate, time.perf_counter() - start)
                         start = time.perf_counter()
                 if not isinstance(work, TripletBatch):
-                    self._split.mined(outcome.mined.seconds, within="step")
-                    self._split.embedded(outcome.mined.embed_seconds, within="step")
+                    self._split.move(outcome.mined.seconds, "mine", within="step")
+                    self._split.move(outcome.mined.embed_seconds, "embed", within="step")
                 n_applied += outcome.is_applied
                 n_rescaled += outcome.is_rescaled
                 if self.step == epoch_end:

@@ -39,14 +39,9 @@ class TimeSplit:
         finally:
             self._seconds[part] += time.perf_counter() - start
 
-    def mined(self, seconds: float, within: str) -> None:
-        """Count as mining what was counted as another part, in which it happened."""
-        self._seconds["mine"] += seconds
-        self._seconds[within] -= seconds
-
-    def embedded(self, seconds: float, within: str) -> None:
-        """Count as embedding what was counted as another part, in which it happened."""
-        self._seconds["embed"] += seconds
+    def move(self, seconds: float, part: str, within: str) -> None:
+        """Count as one part what was counted as another, within which it happened."""
+        self._seconds[part] += seconds
         self._seconds[within] -= seconds
 
     def seconds(self) -> dict[str, float]:

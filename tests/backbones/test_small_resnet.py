@@ -17,7 +17,7 @@ def test_shapes_at_any_image_size(name, reduction, width, image_size):
 
 
 @pytest.mark.parametrize(
-    ("name", "image_size", "millions"), [("small_resnet", 56, 0.4), ("medium_resnet", 64, 1.9)]
+    ("name", "image_size", "millions"), [("small_resnet", 56, 0.4), ("medium_resnet", 112, 2.3)]
 )
 def test_size_is_what_the_table_says(name, image_size, millions):
     n_parameters = backbones.build(name, image_size, 128).count_params()

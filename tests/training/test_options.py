@@ -179,7 +179,7 @@ def test_time_split_counts_all_of_the_time(monkeypatch):
         pass_(1.0)
     with split.of("step"):
         pass_(6.0)
-    split.mined(2.0, within="step")
+    split.move(2.0, "mine", within="step")
     pass_(1.0)
     assert split.seconds() == {"read": 1.0, "embed": 0.0, "mine": 2.0, "step": 4.0, "rest": 1.0}
     assert split.line() == "8.0 s: read 12.5 %, embed 0.0 %, mine 25.0 %, step 50.0 %, rest 12.5 %"
