@@ -222,7 +222,7 @@ def fit_classifier(
     --------
     >>> embeddings = [[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]]
     >>> classifier = fit_classifier(embeddings, ["ann", "ann", "bob", "bob"])
-    >>> naming = classifier.name([[0.0, 0.9], [1.0, 0.05], [-1.0, -1.0]])
+    >>> naming = classifier.name([[0.0, 0.9], [1.0, 0.05], [-1.0, -0.8]])
     >>> classifier.names[naming.identities].tolist(), naming.is_unknown.tolist()
     (['ann', 'bob', 'ann'], [False, False, True])
     """
