@@ -7,7 +7,8 @@ may. What counts is the time between steps: reading, embedding, mining and the f
 start, verifications and checkpoints do not count. Of several learning rates each way gets its own best, by
 AUC.
 
-A run that is in `RUNS_DIR` and long enough is not made again, whatever flags are given.
+A run that is in `RUNS_DIR` and long enough, or that ended by itself, is not made again, whatever flags are
+given.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ class Trained:
         Of the averaged network.
     n_steps, n_images : int64 (n,)
         Optimiser steps made, and images passed forward and backward.
+    ended : bool
+        Training ended by itself with the last verification, as it does for want of triplets.
     """
 
     minutes: Floats
@@ -122,11 +125,19 @@ class Trained:
     auc: Floats
     n_steps: npt.NDArray[np.int64]
     n_images: npt.NDArray[np.int64]
+    ended: bool = False
 
     def until(self, minutes: float) -> Trained:
         """Leave out what was verified later."""
         kept = self.minutes <= minutes
-        return Trained(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+        return Trained(
+            self.minutes[kept],
+            self.accuracy[kept],
+            self.auc[kept],
+            self.n_steps[kept],
+            self.n_images[kept],
+            ended=self.ended and bool(kept.all()),
+        )
 
     def reaches(self, measure: str, value: float) -> float | None:
         """Return the minutes until a measure is at least as large; None where it never is."""
@@ -138,7 +149,8 @@ def read_trained(path: str | Path, judged_by: str) -> Trained:
     """Read a run's verifications by minutes of training from its `metrics.jsonl`.
 
     A step's seconds are those since the step before or, of the first of an epoch, since the epoch's start:
-    they hold all that a step needs, and nothing of what is done between epochs.
+    they hold all that a step needs, and nothing of what is done between epochs. Only a run that came to its
+    end has drawn its report.
 
     Raises
     ------
@@ -162,6 +174,7 @@ def read_trained(path: str | Path, judged_by: str) -> Trained:
         auc=auc.value,
         n_steps=auc.step,
         n_images=passed[n_made].astype(np.int64),
+        ended=(Path(path).parent / "report").is_dir(),
     )
 
 
@@ -175,7 +188,8 @@ def train(
     UserError
         If a run ends by itself with an error.
     """
-    if (found := _newest(folder, contest)) is not None and found.minutes[-1] >= minutes:
+    found = _newest(folder, contest)
+    if found is not None and (found.ended or found.minutes[-1] >= minutes):
         return found
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "facenet_fast", "train", "--step", way, "--learning-rate", str(rate)]
@@ -240,9 +254,12 @@ def best_rates(runs: Mapping[str, Mapping[str, Mapping[float, Trained]]]) -> Res
 
 
 def wall_clock_table(results: Results, titles: Mapping[str, str], minutes: float) -> str:
-    """Write a markdown table: accuracy and AUC after some minutes, and when each had reached the other."""
+    """Write a markdown table: accuracy and AUC after some minutes, and when each had reached the other.
+
+    A run that has ended has nothing to say of later minutes.
+    """
     columns = [*(some for some in MINUTES if some < minutes), minutes]
-    header = ["", "`--step`", "rate", *(f"{some:g} min" for some in columns)]
+    header = ["", "`--step`", "rate", *(f"{some:g} min" for some in columns), "ended", "at the end"]
     header += ["best", "steps", "images", "other's best accuracy, AUC after"]
     lines = []
     for name, ways in results.items():
@@ -250,7 +267,15 @@ def wall_clock_table(results: Results, titles: Mapping[str, str], minutes: float
             trained = whole.until(minutes)
             others = [other.until(minutes) for key, (_, other) in ways.items() if key != way]
             line = [titles[name], f"`{way}`", f"{rate:g}"]
-            line += [_after(trained, some) for some in columns]
+            line += [
+                "-" if trained.ended and some > trained.minutes[-1] else _after(trained, some)
+                for some in columns
+            ]
+            line += (
+                [_minutes(float(trained.minutes[-1])), _after(trained, minutes)]
+                if trained.ended
+                else ["-", "-"]
+            )
             line += [f"{trained.accuracy.max():.3f}, {trained.auc.max():.3f}"]
             line += [f"{trained.n_steps[-1]:,}", f"{trained.n_images[-1]:,}"]
             line.append(

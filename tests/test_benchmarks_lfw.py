@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -468,6 +469,19 @@ def test_only_training_counts(tmp_path: Path) -> None:
     assert trained.until(0.3).n_steps.tolist() == [0, 2]
     assert trained.reaches("auc", 0.6) == pytest.approx(0.2)
     assert trained.reaches("auc", 0.71) is None
+    assert not trained.ended
+
+
+def test_a_run_that_ended_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made_up_run(tmp_path / "run" / "metrics.jsonl", [0.5, 0.6, 0.7])
+    (path.parent / "report").mkdir()
+    trained = wall_clock.read_trained(path, "lfw")
+    assert trained.ended
+    assert trained.until(0.4).ended
+    assert not trained.until(0.3).ended
+    monkeypatch.setattr(wall_clock.subprocess, "Popen", lambda *_, **__: pytest.fail("trained again"))
+    contest = wall_clock.contests("out", "lfw")["lfw"]
+    assert wall_clock.train(contest, "unique", 0.001, tmp_path, 15.0, []).ended
 
 
 def test_a_run_that_is_cut_short_is_read(tmp_path: Path) -> None:
@@ -497,13 +511,15 @@ def test_wall_clock_table_and_picture(tmp_path: Path) -> None:
     results = wall_clock.best_rates(runs)
     text = wall_clock.wall_clock_table(results, {"lfw": "LFW"}, 2.0)
     lines = text.splitlines()
-    assert lines[0].startswith("|  | `--step` | rate | 1 min | 2 min | best |")
-    assert lines[2] == (
-        "| LFW | `unique` | 0.1 | 0.600, 0.700 | 0.800, 0.900 | 0.800, 0.900 | 4 | 400 | 2.0 min, 2.0 min |"
-    )
-    assert lines[3] == (
-        "| LFW | `triplets` | 0.1 | 0.500, 0.600 | 0.700, 0.800 | 0.700, 0.800 | 4 | 400 | never, never |"
-    )
+    header = "| 1 min | 2 min | ended | at the end | best |"
+    assert lines[0].startswith(f"|  | `--step` | rate {header}")
+    unique = "| 0.600, 0.700 | 0.800, 0.900 | - | - | 0.800, 0.900 | 4 | 400 | 2.0 min, 2.0 min |"
+    triplets = "| 0.500, 0.600 | 0.700, 0.800 | - | - | 0.700, 0.800 | 4 | 400 | never, never |"
+    assert lines[2:] == [f"| LFW | `unique` | 0.1 {unique}", f"| LFW | `triplets` | 0.1 {triplets}"]
+    rate, trained = results["lfw"]["unique"]
+    ended = {"lfw": {"unique": (rate, dataclasses.replace(trained, ended=True))}}
+    text = wall_clock.wall_clock_table(ended, {"lfw": "LFW"}, 15.0)
+    assert "| 0.600, 0.700 | 0.800, 0.900 | - | - | - | 2.0 min | 0.800, 0.900 | 0.800, 0.900 |" in text
     panels = {"LFW": {way: trained for way, (_, trained) in results["lfw"].items()}}
     plot_wall_clock(panels, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
