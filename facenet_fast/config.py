@@ -19,6 +19,7 @@ from facenet_fast.errors import UserError
 __all__ = [
     "AUGMENTATIONS",
     "BEST_BY",
+    "DISTRIBUTIONS",
     "EXPORTS",
     "LOSSES",
     "ON_NAN",
@@ -56,6 +57,9 @@ BEST_BY = ("auc", "accuracy", "val", "eer")
 
 EXPORTS = ("pb", "saved_model", "tflite", "tflite-float16", "tflite-int8", "onnx", "keras")
 """What `freeze` writes: the rows of `facenet_fast.export.formats`."""
+
+DISTRIBUTIONS = ("none", "mirrored", "multiworker")
+"""What `TrainConfig.distribute` may be."""
 
 SAMPLINGS = ("uniform", "lookalike")
 """What `TrainConfig.sampling` may be."""
@@ -605,6 +609,13 @@ class TrainConfig(_Checked):
     threads: int = _setting(
         0, help="threads for decoding, mining and TensorFlow (0: all cores)", group="run", minimum=0
     )
+    distribute: str = _setting(
+        "none",
+        help="who trains together: mirrored: the GPUs of this machine; multiworker: the processes that "
+        "TF_CONFIG names, or those of Slurm's srun",
+        group="run",
+        choices=DISTRIBUTIONS,
+    )
     gpu_memory_fraction: float = _setting(
         1.0, help="largest part of each GPU's memory to use", group="run", above=0.0, maximum=1.0
     )
@@ -631,6 +642,12 @@ class TrainConfig(_Checked):
                 "got loss='log_sum_exp'"
             )
         self._check_steps_of_pools()
+        for name, only in (("step", "unique"), ("sub_pool", 0), ("pools_per_step", 1)):
+            if self.distribute != "none" and getattr(self, name) != only:
+                raise UserError(
+                    f"{name} must be {only!r} with distribute={self.distribute!r}, whose workers share every "
+                    f"pool; got {getattr(self, name)!r}"
+                )
         if self.early_stop and not self.evaluate_every:
             raise UserError("early_stop needs verifications on the way; got evaluate_every=0")
         if self.early_stop and not (self.n_held_out or self.lfw_dir):

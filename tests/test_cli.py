@@ -78,6 +78,7 @@ def test_every_setting_has_a_flag_in_both_spellings(called_with, field, tmp_path
         "precision": "bfloat16",
         "best_by": "eer",
         "on_nan": "rollback",
+        "distribute": "mirrored",
     }.get(field.name, example)
     extra = {"lfw_pairs": " --lfw-dir x", "remine_every": " --sub-pool 3"}.get(field.name, "")
     if field.name == "resume":

@@ -172,6 +172,7 @@ def pair_sums(
     margin: float,
     sharpness: float,
     distance: str = "squared_euclidean",
+    anchors: tuple[Any, Any] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Sum the losses of each anchor's pairs.
 
@@ -186,11 +187,15 @@ def pair_sums(
     margin, sharpness : float
         Positive.
     distance : {"squared_euclidean", "euclidean"}
+    anchors : tuple of two int, optional
+        First row that is an anchor, and the one after the last; default: all are. Sums, counts and gradients
+        of parts of the rows add up to those of all.
 
     Returns
     -------
     sums : tf.Tensor, shape (N,)
-        For each row the sum of the losses of the pairs that it is the anchor of; differentiable once.
+        For each row the sum of the losses of the pairs that it is the anchor of; differentiable once. 0 for
+        rows that are no anchors.
     n_pairs : tf.Tensor
         int32: how many ordered pairs of two rows of one identity have a negative.
     n_violating : tf.Tensor
@@ -209,13 +214,14 @@ def pair_sums(
         # Numbers are compared faster, and a graph may be on a device that has no text.
         labels = tf.unique(labels).idx
     forward, backward = _graphs(margin, sharpness, distance, embeddings.dtype, labels.dtype)
+    first, last = (tf.cast(row, tf.int32) for row in anchors or (0, tf.shape(embeddings)[0]))
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def sums_of(rows: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
-        sums, n_pairs, n_violating, nearest, spread = forward(labels, rows)
+        sums, n_pairs, n_violating, nearest, spread = forward(labels, rows, first, last)
 
         def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-            return backward(labels, rows, nearest, spread, upstream)
+            return backward(labels, rows, first, last, nearest, spread, upstream)
 
         return (sums, n_pairs, n_violating), gradient
 
@@ -230,14 +236,14 @@ def _graphs(
     """Return loss and gradient as graphs: an eager tape sees one operation each and not all blocks."""
     blocks = _Blocks(margin, sharpness, distance)
     labels, rows = tf.TensorSpec([None], label_dtype), tf.TensorSpec([None, None], dtype)
-    column = tf.TensorSpec([None], dtype)
+    column, row = tf.TensorSpec([None], dtype), tf.TensorSpec([], tf.int32)
     # Kept for later calls, so with nothing of where the first one happens to be made.
     with tf.init_scope(), tf.device(None):
         forward = tf.function(blocks.losses, autograph=False)
         backward = tf.function(blocks.gradient, autograph=False)
         return (
-            forward.get_concrete_function(labels, rows),
-            backward.get_concrete_function(labels, rows, column, column, column),
+            forward.get_concrete_function(labels, rows, row, row),
+            backward.get_concrete_function(labels, rows, row, row, column, column, column),
         )
 
 
@@ -254,7 +260,9 @@ class _Blocks:
     sharpness: float
     distance: str
 
-    def losses(self, labels: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def losses(
+        self, labels: tf.Tensor, rows: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         """Return what `pair_sums` does, and of each row as an anchor ``nearest`` and ``spread``."""
 
         def add_block(
@@ -281,12 +289,21 @@ class _Blocks:
 
         none = tf.zeros([], tf.int32)
         columns = tf.zeros((tf.shape(rows)[0], 3), rows.dtype)
-        columns, n_pairs, n_violating = self._over_blocks(labels, rows, add_block, (columns, none, none))
+        columns, n_pairs, n_violating = self._over_blocks(
+            labels, rows, first, last, add_block, (columns, none, none)
+        )
         losses, nearest, spread = tf.unstack(columns, axis=1)
         return losses, n_pairs, n_violating, nearest, spread
 
     def gradient(
-        self, labels: tf.Tensor, rows: tf.Tensor, nearest: tf.Tensor, spread: tf.Tensor, upstream: tf.Tensor
+        self,
+        labels: tf.Tensor,
+        rows: tf.Tensor,
+        first: tf.Tensor,
+        last: tf.Tensor,
+        nearest: tf.Tensor,
+        spread: tf.Tensor,
+        upstream: tf.Tensor,
     ) -> tf.Tensor:
         """Return the gradient of the losses, each times its part of `upstream`, by the rows."""
         wide = self._wide(rows)
@@ -310,7 +327,7 @@ class _Blocks:
             by_other = tf.reduce_sum(slopes, axis=0)[:, None] * wide - pull
             return (tf.tensor_scatter_nd_add(gradient + by_other, block.anchors[:, None], by_anchor),)
 
-        (gradient,) = self._over_blocks(labels, rows, add_block, (tf.zeros_like(wide),))
+        (gradient,) = self._over_blocks(labels, rows, first, last, add_block, (tf.zeros_like(wide),))
         return tf.cast(gradient, rows.dtype)
 
     def _wide(self, rows: tf.Tensor) -> tf.Tensor:
@@ -328,9 +345,15 @@ class _Blocks:
         return beyond + (self.sharpness * self.margin + spread)[:, None]
 
     def _over_blocks(
-        self, labels: tf.Tensor, rows: tf.Tensor, add_block: Callable[..., Any], sums: tuple[tf.Tensor, ...]
+        self,
+        labels: tf.Tensor,
+        rows: tf.Tensor,
+        first: tf.Tensor,
+        last: tf.Tensor,
+        add_block: Callable[..., Any],
+        sums: tuple[tf.Tensor, ...],
     ) -> tuple[tf.Tensor, ...]:
-        """Add up what `add_block` makes of all blocks."""
+        """Add up what `add_block` makes of all blocks of the anchors from `first` to before `last`."""
         n_rows = tf.shape(rows)[0]
         n_at_once = tf.clip_by_value(_BLOCK_SIZE // tf.maximum(n_rows, 1), 1, tf.maximum(n_rows, 1))
         # Out here, as XLA does not know these sizes inside the loop.
@@ -339,10 +362,10 @@ class _Blocks:
         squared_norms = tf.reduce_sum(tf.square(wide), axis=1)
 
         def add(number: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            # Numbers beyond the last row fill the last block; what stands there is masked.
-            anchors = number * n_at_once + places
-            is_there = anchors < n_rows
-            anchors = tf.minimum(anchors, n_rows - 1)
+            # Numbers beyond the last anchor fill the last block; what stands there is masked.
+            anchors = first + number * n_at_once + places
+            is_there = anchors < last
+            anchors = tf.minimum(anchors, last - 1)
             products = tf.matmul(-2.0 * tf.gather(wide, anchors), wide, transpose_b=True)
             squared = tf.gather(squared_norms, anchors)[:, None] + squared_norms + products
             distances = tf.cast(tf.nn.relu(squared), rows.dtype)
@@ -353,7 +376,7 @@ class _Blocks:
             return number + 1, *add_block(block, *sums)
 
         _, *sums_of_all = tf.while_loop(
-            lambda number, *_: number * n_at_once < n_rows,
+            lambda number, *_: first + number * n_at_once < last,
             add,
             (tf.constant(0), *sums),
             parallel_iterations=1,

@@ -15,6 +15,7 @@ from facenet_fast.data.sampling import n_candidates
 from facenet_fast.evaluation.embed import Embedder, ImageReader, embed_batches
 from facenet_fast.mining import nearest_identities
 from facenet_fast.models import keras_embedder
+from facenet_fast.training.replicas import Replicas
 
 __all__ = ["Lookalikes", "identity_sums", "nearest_lookalikes"]
 
@@ -33,12 +34,21 @@ class Lookalikes:
         Who is on which image.
     store : ImageStore
         The images of the dataset.
+    replicas : Replicas, optional
+        Workers that embed a part of the images each; default: this process embeds all.
     """
 
-    def __init__(self, config: TrainConfig, dataset: IdentityDataset, store: ImageReader) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: IdentityDataset,
+        store: ImageReader,
+        replicas: Replicas | None = None,
+    ) -> None:
         self._config = config
         self._dataset = dataset
         self._store = store
+        self._replicas = replicas or Replicas()
         self._embedder: Embedder | None = None
         self._made_at: int | None = None  # the step of the last `found`
 
@@ -67,7 +77,7 @@ class Lookalikes:
         Raises
         ------
         UserError
-            If the network gives NaN.
+            If the network gives NaN, or another worker has ended.
         """
         if self._embedder is None:  # tracing a large network takes seconds
             config = self._config
@@ -82,14 +92,17 @@ class Lookalikes:
                 told = time.perf_counter()
                 tell(f"Looking for lookalikes: {n_done} of {n_images} images embedded")
 
+        parts = np.array_split(np.arange(len(self._dataset.labels)), self._replicas.n_workers)
         sums = identity_sums(
             self._embedder,
             self._store,
             self._dataset.labels,
             self._dataset.n_identities,
+            indices=parts[self._replicas.worker],
             batch_size=self._config.batch_size,
             progress=progress,
         )
+        sums = self._replicas.sum(sums)
         k = n_candidates(self._config.lookalike_group)
         return nearest_lookalikes(sums, k, threads=self._config.threads or None)
 
@@ -113,6 +126,7 @@ def identity_sums(
     labels: npt.NDArray[np.integer],
     n_identities: int,
     *,
+    indices: npt.NDArray[np.integer] | None = None,
     batch_size: int = 100,
     progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float64]:
@@ -126,7 +140,7 @@ def identity_sums(
         Image i is of identity ``labels[i]``.
     labels : int array, shape (n_images,)
     n_identities : int
-    batch_size, progress
+    indices, batch_size, progress
         See `facenet_fast.evaluation.embed.embed_images`.
 
     Returns
@@ -141,13 +155,14 @@ def identity_sums(
     """
     sums = np.zeros((n_identities, embedder.embedding_size))
     n_done = 0
-    for rows in embed_batches(embedder, store, batch_size=batch_size):
-        of = labels[n_done : n_done + len(rows)]
+    wanted = labels if indices is None else labels[indices]
+    for rows in embed_batches(embedder, store, indices, batch_size=batch_size):
+        of = wanted[n_done : n_done + len(rows)]
         is_read = ~np.isnan(rows[:, 0])
         np.add.at(sums, of[is_read], rows[is_read])
         n_done += len(rows)
         if progress is not None:
-            progress(n_done, len(labels))
+            progress(n_done, len(wanted))
     return sums
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -44,10 +47,12 @@ from facenet_fast.training.interrupts import interrupt_deferred
 from facenet_fast.training.lookalike import Lookalikes
 from facenet_fast.training.optimizers import build_optimizer
 from facenet_fast.training.pictures import draw_run, drawn, show_embeddings
-from facenet_fast.training.pools import Pool, PoolReader
+from facenet_fast.training.pools import Pool, PoolReader, PoolShare, SharedPoolReader
+from facenet_fast.training.replicas import Replicas, WorkerLost, replicas_for
 from facenet_fast.training.run_folder import RunFolder, check_resumable, make_run_folder
 from facenet_fast.training.schedules import learning_rate_schedule
-from facenet_fast.training.step import Outcome, Preparation, TripletBatch
+from facenet_fast.training.shared_step import SharedStep
+from facenet_fast.training.step import Outcome, Preparation, Step, TripletBatch
 from facenet_fast.training.sub_pools import step_class
 from facenet_fast.training.time_split import TimeSplit
 
@@ -56,6 +61,12 @@ __all__ = ["TrainResult", "train"]
 _logger = logging.getLogger("facenet_fast")
 
 _LFW_FILE = "lfw_result.txt"
+
+# Settings that may be others on each machine.
+_OWN_SETTINGS = {
+    *("data_dir", "runs_dir", "logs_dir", "resume", "pretrained_model", "quarantine", "lfw_dir", "lfw_pairs"),
+    *("cache_dir", "cache_megabytes", "threads", "gpu_memory_fraction", "log_every"),
+}
 
 Results = dict[str, dict[str, Verification]]
 
@@ -67,7 +78,8 @@ class TrainResult:
     Attributes
     ----------
     run_dir : str
-        The run folder, which `load_model`, `validate` and `freeze` take.
+        The run folder, which `load_model`, `validate` and `freeze` take. Of several workers only the chief
+        has one; for the others it is empty, as are `checkpoint` and `results`.
     checkpoint : str
         Prefix of the last checkpoint.
     n_steps : int
@@ -101,44 +113,58 @@ def train(config: TrainConfig) -> TrainResult:
     ------
     UserError
         For what the user can mend: folders, files, names, settings that do not fit the data, a loss that is
-        not finite.
+        not finite, another worker that has ended.
     KeyboardInterrupt
         On Ctrl-C, after a checkpoint was saved and named.
     """
     _check_strategy(config.strategy)
     rate = learning_rate_schedule(config)
     configure_devices(config)
+    replicas = replicas_for(config)
     scanned = scan_identities(config.data_dir, min_identities=2)
     kept = without_quarantined(scanned, config.data_dir, config.quarantine) if config.quarantine else scanned
     dataset, held_out = split_identities(kept, config.n_held_out, config.seed)
+    _check_same(replicas, config, dataset)
     if config.resume:
         check_resumable(config.resume)
     learner = _build_learner(config)
     sampler = _build_sampler(config, dataset)
-    folder = make_run_folder(config)
-    if not config.resume:
-        folder.write_training_set(dataset.n_images, dataset.n_identities)
     store = image_store(config, dataset.paths)
-    with (
-        console_for(every=config.log_every) as console,
-        Measures(folder.logs_dir) as measures,
-        PoolReader(sampler, store, config.pools_per_step) as pools,
-    ):
-        _introduce(console, config, folder, dataset, learner)
+    with contextlib.ExitStack() as opened:
+        if replicas.is_chief:
+            folder = make_run_folder(config)
+            if not config.resume:
+                folder.write_training_set(dataset.n_images, dataset.n_identities)
+            console = console_for(every=config.log_every)
+            evaluators = _build_evaluators(config, held_out, folder)
+        else:
+            # What the others have to say of the training is the same.
+            opened.enter_context(_only_errors())
+            log_dir = opened.enter_context(tempfile.TemporaryDirectory())
+            folder = RunFolder(log_dir, log_dir)
+            console = console_for(opened.enter_context(open(os.devnull, "w", encoding="utf-8")))
+            evaluators = []
+        opened.enter_context(console)
+        measures = opened.enter_context(Measures(folder.logs_dir))
+        pools = opened.enter_context(_build_reader(config, sampler, store, replicas))
+        _introduce(console, config, folder, dataset, learner, replicas)
         if config.quarantine:
             n_left_out = scanned.n_images - kept.n_images
             console.line(f"Left out {n_left_out} of {scanned.n_images} images, as {config.quarantine} says")
-        evaluators = _build_evaluators(config, held_out, folder)
-        lookalikes = Lookalikes(config, dataset, store)
+        lookalikes = Lookalikes(config, dataset, store, replicas)
         doctor = Doctor(config, dataset.names)
-        run = _Run(config, folder, console, measures, evaluators, learner, pools, lookalikes, doctor)
+        run = _Run(
+            config, replicas, folder, console, measures, evaluators, learner, pools, lookalikes, doctor
+        )
         run.compare_baselines(store, dataset.labels)
         if config.resume:
             run.restore()
             # Not before: a run that cannot go on with these settings or data keeps its own.
-            folder.write_settings(config)
-            folder.write_training_set(dataset.n_images, dataset.n_identities)
+            if replicas.is_chief:
+                folder.write_settings(config)
+                folder.write_training_set(dataset.n_images, dataset.n_identities)
         else:
+            run.stepper.settle()
             run.evaluate("network before")
         run.train(rate)
         return run.conclude()
@@ -159,6 +185,7 @@ class _Run:
     """One run of the loop, and the actions it is made of."""
 
     config: TrainConfig
+    replicas: Replicas
     folder: RunFolder
     console: Console
     measures: Measures
@@ -174,14 +201,18 @@ class _Run:
     results: Results = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.stepper = step_class(self.config)(
-            self.learner.model,
-            self.learner.optimizer,
-            self.learner.averaged,
+        learner = self.learner
+        parts = (
+            learner.model,
+            learner.optimizer,
+            learner.averaged,
             preparation(self.config),
             self.config,
         )
-        learner = self.learner
+        if self.replicas.n_replicas > 1:
+            self.stepper: Step = SharedStep(*parts, self.replicas)
+        else:
+            self.stepper = step_class(self.config)(*parts)
         self._progress = tf.Variable("", dtype=tf.string, trainable=False)
         weights = {id(weight) for weight in learner.model.weights}
         self.checkpoints = Checkpoints(
@@ -200,8 +231,14 @@ class _Run:
         self._epoch_start = 0
 
     def train(self, rate: Callable[[int], float | None]) -> None:
-        """Go on to the last step; on Ctrl-C save, say where, and raise `KeyboardInterrupt`."""
-        if self.config.on_nan == "rollback" and not self.saved:
+        """Go on to the last step; on Ctrl-C save, say where, and raise `KeyboardInterrupt`.
+
+        Raises
+        ------
+        UserError
+            If another worker has ended, after a checkpoint was saved.
+        """
+        if (self.config.on_nan == "rollback" or self.replicas.n_workers > 1) and not self.saved:
             self.save()
         try:
             going_on = self._go_on()
@@ -215,6 +252,20 @@ class _Run:
                 f"go on with: facenet-fast train --resume {self.folder.run_dir}"
             )
             raise
+        except WorkerLost as error:
+            raise self._abandoned() from error
+
+    def _abandoned(self) -> UserError:
+        """Save what there is, the rest of a step undone, and say how to go on without the others."""
+        message = f"training stopped at step {self.step}, as another worker has ended"
+        if not self.replicas.is_chief:
+            return UserError(f"{message}; go on with the chief's run folder: facenet-fast train --resume")
+        self.stepper.undo()
+        if self.saved_at != self.step:
+            self.save()
+        return UserError(
+            f"{message}: saved {self.saved}; go on with: facenet-fast train --resume {self.folder.run_dir}"
+        )
 
     def _go_on(self) -> bool:
         """Do what a resumed run was ended before; return whether there is reason to go on."""
@@ -333,7 +384,7 @@ class _Run:
 
     def _stops_early(self) -> bool:
         patience = self.config.early_stop
-        if not patience or self._best.n_since < patience:
+        if not patience or not self.replicas.share_decision(self._best.n_since >= patience):
             return False
         self.console.line(
             f"Stopped early at step {self.step}: {self._best.n_since} verifications no better by "
@@ -393,7 +444,10 @@ class _Run:
             results["PCA, whitened"] = evaluator.run(pca)
 
     def save(self) -> None:
-        """Write a checkpoint of everything that decides how the run goes on."""
+        """Have the chief write a checkpoint of everything that decides how the run goes on."""
+        if not self.replicas.is_chief:
+            self.saved_at = self.step
+            return
         state = {
             "step": self.step,
             "pools": self.pools.state(),
@@ -414,8 +468,12 @@ class _Run:
 
     def restore(self) -> None:
         """Go on from the newest whole checkpoint of the run folder."""
-        self.saved = self.checkpoints.restore_whole()
-        state = json.loads(self._progress.numpy())
+        progress = ""
+        if self.replicas.is_chief:
+            self.saved = self.checkpoints.restore_whole()
+            progress = self._progress.numpy().decode()
+        state = json.loads(self.replicas.share_text(progress))
+        self.stepper.settle()
         self.step = int(state["step"])
         self.pools.restore(state["pools"])
         self.lookalikes.restore(state.get("lookalikes", {}))
@@ -432,6 +490,10 @@ class _Run:
 
     def conclude(self) -> TrainResult:
         """Verify and save what training ended with, print the tables and draw the pictures."""
+        if not self.replicas.is_chief:
+            # Not before the chief: it would take this one for lost.
+            self.replicas.share_decision(True)
+            return TrainResult("", "", self.step, {})
         # A resumed run that was at its end knows what its verification came to, but has it not at hand.
         is_known = self.evaluated_at == self.step > 0
         at_hand = [self.results.get(evaluator.name, {}) for evaluator in self.evaluators]
@@ -460,6 +522,8 @@ class _Run:
             images_dir = self.config.data_dir if self.config.n_held_out else self.config.lfw_dir
             self.console.line(f"Verify again: facenet-fast validate {images_dir} {self.folder.run_dir}")
         self.console.line(f"For use: facenet-fast freeze {self.folder.run_dir} model.pb")
+        with contextlib.suppress(WorkerLost):
+            self.replicas.share_decision(True)
         return TrainResult(self.folder.run_dir, self.saved, self.step, self.results)
 
     def _keep_thresholds(self) -> None:
@@ -539,8 +603,12 @@ class _Run:
     def _show_triplets(self, pool: Pool) -> None:
         """Show TensorBoard some triplets of the pool that was mined last."""
         if seen := self.stepper.last_mined():
-            grid = triplet_grid(pool.images, seen.rows, seen.d_ap, seen.d_an, seed=self.step)
-            self.measures.show_image("mining/triplets", grid, self.step)
+            # Of a shared pool only those can be shown whose images are all here.
+            rows = seen.rows - (pool.start if isinstance(pool, PoolShare) else 0)
+            here = ((rows >= 0) & (rows < len(pool.images))).all(axis=1)
+            if here.any():
+                grid = triplet_grid(pool.images, rows[here], seen.d_ap[here], seen.d_an[here], seed=self.step)
+                self.measures.show_image("mining/triplets", grid, self.step)
 
     def _tell_lfw(self, result: Verification, seconds: float) -> None:
         """Print the predecessor's lines."""
@@ -583,11 +651,14 @@ class _Run:
                 f"training stopped at step {self.step}, as the loss is no longer finite{tried}: lower the "
                 f"learning rate (it was {learning_rate:g}){newest}"
             )
-        step = self.step
-        name = f"model-{os.path.basename(self.folder.run_dir)}.ckpt-{self._epoch_start}"
-        prefix = os.path.join(self.folder.run_dir, name)
-        # Ctrl-C saves within an epoch, too, and only so many checkpoints are kept.
-        self.step = self.checkpoints.restore(prefix if os.path.exists(f"{prefix}.index") else self.saved)
+        step = restored = self.step
+        if self.replicas.is_chief:
+            name = f"model-{os.path.basename(self.folder.run_dir)}.ckpt-{self._epoch_start}"
+            prefix = os.path.join(self.folder.run_dir, name)
+            # Ctrl-C saves within an epoch, too, and only so many checkpoints are kept.
+            restored = self.checkpoints.restore(prefix if os.path.exists(f"{prefix}.index") else self.saved)
+        self.step = int(self.replicas.share([np.array(restored)])[0])
+        self.stepper.settle()
         self.measures.forget_after(self.step)
         doctor.went_back()
         _logger.warning(
@@ -658,6 +729,51 @@ def _build_sampler(config: TrainConfig, dataset: IdentityDataset) -> IdentitySam
     )
 
 
+def _build_reader(
+    config: TrainConfig, sampler: IdentitySampler, store: ImageStore, replicas: Replicas
+) -> PoolReader:
+    if replicas.n_replicas > 1:
+        return SharedPoolReader(sampler, store, replicas, config.batch_size)
+    return PoolReader(sampler, store, config.pools_per_step)
+
+
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    level = _logger.level
+    _logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _logger.setLevel(level)
+
+
+def _check_same(replicas: Replicas, config: TrainConfig, dataset: IdentityDataset) -> None:
+    """Refuse settings or data that are not the chief's.
+
+    Raises
+    ------
+    UserError
+        If they are not; it names what differs.
+    """
+    if replicas.n_workers == 1:
+        return
+    names = [*dataset.names, *map(os.path.basename, dataset.paths), *map(str, dataset.labels)]
+    files = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+    settings = {name: one for name, one in config.to_dict().items() if name not in _OWN_SETTINGS}
+    here = json.dumps({**settings, "files": files})
+    chief = json.loads(replicas.share_text(here))
+    for name, one in json.loads(here).items():
+        if one != chief[name] and name == "files":
+            raise UserError(
+                f"data_dir must hold the same files for every worker; {config.data_dir!r} here, with "
+                f"{dataset.n_images} images of {dataset.n_identities} people, differs from the chief's"
+            )
+        if one != chief[name]:
+            raise UserError(
+                f"{name} must be the same for every worker; got {one!r} here, and the chief {chief[name]!r}"
+            )
+
+
 def _build_learner(config: TrainConfig) -> _Learner:
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, config.precision)
@@ -703,7 +819,12 @@ def _build_evaluators(config: TrainConfig, held_out: IdentityDataset, folder: Ru
 
 
 def _introduce(
-    console: Console, config: TrainConfig, folder: RunFolder, dataset: IdentityDataset, learner: _Learner
+    console: Console,
+    config: TrainConfig,
+    folder: RunFolder,
+    dataset: IdentityDataset,
+    learner: _Learner,
+    replicas: Replicas,
 ) -> None:
     model = learner.model
     console.line(f"Model directory: {folder.run_dir}")
@@ -718,6 +839,8 @@ def _introduce(
         f"Training {model.name} ({model.count_params():,} weights) on {dataset.n_images} images of "
         f"{dataset.n_identities} people: {config.epochs} epochs of {config.epoch_size} steps"
     )
+    if config.distribute != "none":
+        console.line(f"Devices that train: {replicas.n_replicas}, in {replicas.n_workers} processes")
 
 
 def _check_strategy(strategy: str) -> None:

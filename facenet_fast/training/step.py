@@ -28,6 +28,7 @@ from facenet_fast.losses.log_sum_exp import mean_over_pairs
 from facenet_fast.losses.triplet import l2_regularisation, loss_of_triplets, mined_triplet_loss
 from facenet_fast.mining import mine_triplets
 from facenet_fast.training.auto_mining import AutoMining
+from facenet_fast.training.dealing import spread
 from facenet_fast.training.pools import Pool
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
     "TripletBatch",
     "TripletStep",
     "UniqueStep",
-    "spread",
+    "dense",
     "step_seed",
 ]
 
@@ -173,6 +174,12 @@ class Step(Protocol):
     def last_mined(self) -> MinedTriplets | None:
         """Return triplets of the pool that was mined last; None where there were none."""
 
+    def undo(self) -> None:
+        """Put back what a step has changed of the network that other replicas' end kept from being made."""
+
+    def settle(self) -> None:
+        """Give all replicas the state of the chief's first one, where there are others."""
+
 
 def step_seed(seed: int, step: int, chunk: int = 0) -> npt.NDArray[np.int64]:
     """Two numbers below 2**32 that key all draws of a chunk of a step.
@@ -183,23 +190,6 @@ def step_seed(seed: int, step: int, chunk: int = 0) -> npt.NDArray[np.int64]:
     (np.True_, np.False_)
     """
     return np.random.SeedSequence([seed, step, chunk]).generate_state(2).astype(np.int64)
-
-
-def spread(labels: _Integers) -> npt.NDArray[np.int64]:
-    """Order rows so that each stretch mixes identities: first images of all, then second images, and so on.
-
-    Batch-norm in a chunk then sees many identities instead of two or three.
-
-    Examples
-    --------
-    >>> spread(np.array([7, 7, 7, 2, 2])).tolist()
-    [0, 3, 1, 4, 2]
-    """
-    order = np.argsort(labels, kind="stable")
-    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    rank = np.empty(len(labels), dtype=np.int64)
-    rank[order] = np.arange(len(labels)) - np.repeat(starts, counts)
-    return np.argsort(rank, kind="stable")
 
 
 class _Trainer:
@@ -290,6 +280,12 @@ class _Trainer:
                 self.rescale(gradients)
                 return rescaled
         return outcome
+
+    def undo(self) -> None:
+        """Do nothing: a step of one device is made or not."""
+
+    def settle(self) -> None:
+        """Do nothing: there is one device."""
 
     def embed_plainly(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Embed images in inference mode, nothing random, ``batch_size`` at once."""
@@ -429,7 +425,7 @@ class UniqueStep(_Trainer):
             loss, mined = self._loss_of_targets(embeddings, targets, seed)
             loss += self.regularisation()
             scaled = self.scaled(loss)
-        gradients = _dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
+        gradients = dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         return loss, self.norm(gradients), mined, gradients
 
     def _embed_chunk(self, images: Any, seed: Any) -> Any:
@@ -462,7 +458,7 @@ class UniqueStep(_Trainer):
             penalty = self.regularisation()
             scaled, scaled_penalty = self.scaled(loss), self.scaled(penalty)
         at_embeddings = tf.convert_to_tensor(tape.gradient(scaled, embeddings))
-        at_weights = _dense(
+        at_weights = dense(
             tape.gradient(scaled_penalty, [variable.value for variable in variables]), variables
         )
         return loss + penalty, mined, at_embeddings, at_weights
@@ -475,7 +471,7 @@ class UniqueStep(_Trainer):
         gradients = tape.gradient(
             embeddings, [variable.value for variable in variables], output_gradients=embedding_gradients
         )
-        return [total + gradient for total, gradient in zip(sums, _dense(gradients, variables), strict=True)]
+        return [total + gradient for total, gradient in zip(sums, dense(gradients, variables), strict=True)]
 
     def _restore_state(self, state: list[Any]) -> None:
         for variable, value in zip(self.model.non_trainable_variables, state, strict=True):
@@ -544,7 +540,7 @@ class TripletStep(_Trainer):
             loss = loss_of_triplets(anchor, positive, negative, self.config.margin, self.is_soft)
             loss += self.regularisation()
             scaled = self.scaled(loss)
-        gradients = _dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
+        gradients = dense(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         return loss, self.norm(gradients), gradients
 
 
@@ -552,7 +548,7 @@ STEPS: dict[str, type[UniqueStep] | type[TripletStep]] = {"unique": UniqueStep, 
 """What `TrainConfig.step` names."""
 
 
-def _dense(gradients: list[Any], variables: list[keras.Variable]) -> list[Any]:
+def dense(gradients: list[Any], variables: list[keras.Variable]) -> list[Any]:
     """Gradients as tensors; zeros where the loss does not depend on a weight."""
     return [
         tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)

@@ -19,8 +19,9 @@ import tensorflow as tf
 
 from facenet_fast.config import TrainConfig
 from facenet_fast.losses.triplet import mined_triplet_loss
+from facenet_fast.training.dealing import spread
 from facenet_fast.training.pools import Pool
-from facenet_fast.training.step import STEPS, Mined, Outcome, TripletStep, UniqueStep, spread, step_seed
+from facenet_fast.training.step import STEPS, Mined, Outcome, TripletStep, UniqueStep, step_seed
 
 __all__ = ["SeveralPoolsStep", "SubPool", "SubPoolStep", "step_class"]
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from facenet_fast.losses import LogSumExpTripletLoss, log_sum_exp, log_sum_exp_triplet_loss
-from facenet_fast.losses.log_sum_exp import mean_over_pairs
+from facenet_fast.losses.log_sum_exp import mean_over_pairs, pair_sums
 from tests.losses.literal import batch, distances, parts, weighted_mean, with_gradient
 
 DISTANCES = ["squared_euclidean", "euclidean", "cosine"]
@@ -217,6 +217,27 @@ def test_bad_arguments(bad, error, message):
 
 
 # -- in graphs and in Keras --------------------------------------------------------------------------------
+
+
+def test_anchors_in_parts_add_up_to_all(block_size):
+    x, labels = pool(7, 4, 5)
+    everything = sums_and_gradient(labels, x)
+    parts = [sums_and_gradient(labels, x, bounds) for bounds in ((0, 0), (0, 3), (3, 20), (20, 28))]
+    for whole, *some in zip(everything, *parts, strict=True):
+        np.testing.assert_allclose(sum(some), whole, rtol=1e-5, atol=1e-6)
+    assert not parts[2][0][:3].any()
+    assert not parts[2][0][20:].any()
+    assert not any(one.any() for one in parts[0])
+
+
+def sums_and_gradient(labels, x, anchors=None):
+    """Sums of the anchors, the gradient of their sum, and the two counts."""
+    rows = tf.constant(x, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        sums, *counts = pair_sums(tf.constant(labels), rows, MARGIN, SHARPNESS, anchors=anchors)
+        loss = tf.reduce_sum(sums)
+    return sums.numpy(), tape.gradient(loss, rows).numpy(), *(count.numpy() for count in counts)
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -100,6 +100,16 @@ def test_sums_are_those_of_the_images_that_can_be_read(batch_size):
     assert len(heard) == -(-17 // batch_size)
 
 
+def test_sums_of_shares_add_up():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), [3, 1, 5, 2, 4, 2])
+    embedder, store = embedder_of(unit_rows(rng.standard_normal((17, 8))).astype(np.float32)), FakeStore(17)
+    parts = np.array_split(np.arange(17), 3)
+    sums = [identity_sums(embedder, store, labels, 6, indices=part, batch_size=4) for part in parts]
+    np.testing.assert_allclose(sum(sums), identity_sums(embedder, store, labels, 6), rtol=0, atol=1e-14)
+    assert not sums[0][4:].any()
+
+
 @pytest.mark.parametrize("k", [1, 5, 60])
 def test_nearest_are_those_of_numpy(k):
     rng = np.random.default_rng(1)

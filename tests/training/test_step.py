@@ -10,12 +10,12 @@ from facenet_fast.errors import UserError
 from facenet_fast.losses import SoftMarginTripletLoss, TripletLoss
 from facenet_fast.losses.triplet import l2_regularisation, mined_triplet_loss
 from facenet_fast.mining import mine_triplets
+from facenet_fast.training.dealing import spread
 from facenet_fast.training.pools import Pool
 from facenet_fast.training.step import (
     Preparation,
     TripletStep,
     UniqueStep,
-    spread,
     step_seed,
 )
 

@@ -16,10 +16,11 @@ from facenet_fast.errors import UserError
 from facenet_fast.losses.triplet import l2_regularisation, mined_triplet_loss
 from facenet_fast.mining import mine_triplets
 from facenet_fast.training import loop
+from facenet_fast.training.dealing import spread
 from facenet_fast.training.loop import train
 from facenet_fast.training.pools import Pool, PoolReader
 from facenet_fast.training.run_folder import resumed_config
-from facenet_fast.training.step import UniqueStep, spread, step_seed
+from facenet_fast.training.step import UniqueStep, step_seed
 from facenet_fast.training.sub_pools import SeveralPoolsStep, SubPoolStep
 from tests.training.test_step import config_of, plainly, pool_of, small_network, step_of, with_noise
 from tests.training.test_step import loss_by_definition as by_definition
