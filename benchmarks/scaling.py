@@ -151,7 +151,7 @@ def _exchange(sizes: Sequence[int]) -> None:
 
     config = TrainConfig(distribute="multiworker", threads=1)
     configure_devices(config)
-    replicas = replicas_for(config)
+    replicas = replicas_for(config, tell=lambda _: None)
     medians = []
     for size in sizes:
         values = np.full(size, 1.0 + replicas.worker, np.float32)
