@@ -139,6 +139,10 @@ def train(config: TrainConfig) -> TrainResult:
             evaluators = _build_evaluators(config, held_out, folder)
         else:
             # What the others have to say of the training is the same.
+            with console_for() as told:
+                told.line(
+                    f"Worker {replicas.worker} of {replicas.n_workers} trains; worker 0 tells how it goes"
+                )
             opened.enter_context(_only_errors())
             log_dir = opened.enter_context(tempfile.TemporaryDirectory())
             folder = RunFolder(log_dir, log_dir)

@@ -196,7 +196,11 @@ def all_reduce(values: Any) -> Any:
     return tf.nest.pack_sequence_as(values, flat)
 
 
-def replicas_for(config: TrainConfig, tell: Callable[[str], None] = print) -> Replicas:
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def replicas_for(config: TrainConfig, tell: Callable[[str], None] = _tell) -> Replicas:
     """Find who trains, by `TrainConfig.distribute`; before TensorFlow's first operation.
 
     With ``multiworker`` it waits until all workers are there; Ctrl-C ends the process meanwhile.
@@ -205,8 +209,8 @@ def replicas_for(config: TrainConfig, tell: Callable[[str], None] = print) -> Re
     ----------
     config : TrainConfig
         Read: `distribute`.
-    tell : callable
-        Takes a line that says who is waited for.
+    tell : callable, optional
+        Takes a line that says who is waited for; default: standard output.
 
     Raises
     ------

@@ -102,7 +102,9 @@ def test_two_workers_step_as_one_process(described_by, drawing, tmp_path, starte
     pair = started(tmp_path / "log", theirs, {**theirs, "log_every": 7}, described_by=described_by)
     assert [worker.end() for worker in pair] == [0, 0], pair[0].said() + pair[1].said()
     assert "Devices that train: 2, in 2 processes" in pair[0].said()
-    assert "Epoch" not in pair[1].said()
+    waiting, told = pair[1].said().splitlines()
+    assert waiting.startswith("Waiting until all workers are there: localhost:")
+    assert told == "Worker 1 of 2 trains; worker 0 tells how it goes"
     assert_equal_training(only_run(tmp_path / "theirs"), alone)
 
 
