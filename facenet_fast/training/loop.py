@@ -844,7 +844,7 @@ def _introduce(
         f"{dataset.n_identities} people: {config.epochs} epochs of {config.epoch_size} steps"
     )
     if config.distribute != "none":
-        console.line(f"Devices that train: {replicas.n_replicas}, in {replicas.n_workers} processes")
+        console.line(f"Devices that train: {replicas.n_replicas} (processes: {replicas.n_workers})")
 
 
 def _check_strategy(strategy: str) -> None:

@@ -79,7 +79,7 @@ def test_two_devices_step_as_one(drawing, tmp_path):
         {"resume": str(resumed), "epochs": 2},
     ]
     told = train_on_devices(tmp_path / "log", 2, all_settings)
-    assert told.count("Devices that train: 2, in 1 processes") == len(all_settings)
+    assert told.count("Devices that train: 2 (processes: 1)") == len(all_settings)
     for name, run_dir in alone.items():
         assert_equal_training(only_run(tmp_path / name), run_dir)
 
@@ -101,7 +101,7 @@ def test_two_workers_step_as_one_process(described_by, drawing, tmp_path, starte
     theirs = {**settings, "runs_dir": str(tmp_path / "theirs")}
     pair = started(tmp_path / "log", theirs, {**theirs, "log_every": 7}, described_by=described_by)
     assert [worker.end() for worker in pair] == [0, 0], pair[0].said() + pair[1].said()
-    assert "Devices that train: 2, in 2 processes" in pair[0].said()
+    assert "Devices that train: 2 (processes: 2)" in pair[0].said()
     waiting, told = pair[1].said().splitlines()
     assert waiting.startswith("Waiting until all workers are there: localhost:")
     assert told == "Worker 1 of 2 trains; worker 0 tells how it goes"
