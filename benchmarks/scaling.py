@@ -20,7 +20,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -178,8 +177,7 @@ def scaling_table(results: Sequence[tuple[Case, dict[str, Steps], Sequence[float
     lines = []
     for case, by_way, (embeddings, weights) in results:
         one, _, both = (by_way[way] for way in WAYS)
-        numbers: list[Any] = [by_way[way].step for way in WAYS]
-        line = [case.title, *(f"{1e3 * seconds:.0f}" for seconds in numbers), f"{one.step / both.step:.2f}"]
+        line = [case.title, *(f"{1e3 * by_way[way].step:.0f}" for way in WAYS), f"{one.step / both.step:.2f}"]
         line += [f"{1e3 * seconds:.1f}" for seconds in (embeddings, weights, one.mining, both.mining)]
         lines.append(line)
     return markdown_table(header, lines)

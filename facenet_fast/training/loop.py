@@ -51,7 +51,7 @@ from facenet_fast.training.pools import Pool, PoolReader, PoolShare, SharedPoolR
 from facenet_fast.training.replicas import Replicas, WorkerLost, replicas_for
 from facenet_fast.training.run_folder import RunFolder, check_resumable, make_run_folder
 from facenet_fast.training.schedules import learning_rate_schedule
-from facenet_fast.training.shared_step import SharedStep
+from facenet_fast.training.shared_step import SharedStep, random_states
 from facenet_fast.training.step import Outcome, Preparation, Step, TripletBatch
 from facenet_fast.training.sub_pools import step_class
 from facenet_fast.training.time_split import TimeSplit
@@ -214,17 +214,16 @@ class _Run:
             self.config,
         )
         if self.replicas.n_replicas > 1:
-            self.stepper: Step = SharedStep(*parts, self.replicas)
+            self.stepper: Step = SharedStep(*parts, replicas=self.replicas)
         else:
             self.stepper = step_class(self.config)(*parts)
         self._progress = tf.Variable("", dtype=tf.string, trainable=False)
-        weights = {id(weight) for weight in learner.model.weights}
         self.checkpoints = Checkpoints(
             self.folder.run_dir,
             {
                 "model": learner.model.weights,
                 "averaged": learner.averaged.weights,
-                "random": [one for one in learner.model.variables if id(one) not in weights],
+                "random": random_states(learner.model),
                 "optimizer": learner.optimizer.variables,
                 "progress": [self._progress],
             },

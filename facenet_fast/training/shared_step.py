@@ -19,7 +19,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from facenet_fast.checkpoints import build_model
-from facenet_fast.config import TrainConfig
 from facenet_fast.data.decoding import n_usable_cpus
 from facenet_fast.losses.labelled import not_finite, prepare
 from facenet_fast.losses.log_sum_exp import pair_sums
@@ -27,9 +26,9 @@ from facenet_fast.losses.triplet import mined_triplet_loss
 from facenet_fast.training.optimizers import build_optimizer
 from facenet_fast.training.pools import Pool, PoolShare
 from facenet_fast.training.replicas import Replicas, all_reduce
-from facenet_fast.training.step import Mined, Outcome, Preparation, UniqueStep, dense, step_seed
+from facenet_fast.training.step import Mined, Outcome, UniqueStep, dense, step_seed
 
-__all__ = ["SharedStep"]
+__all__ = ["SharedStep", "random_states"]
 
 _ROW = tf.TensorSpec((), tf.int32)
 
@@ -49,28 +48,21 @@ class SharedStep(UniqueStep):
         Who trains.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        optimizer: keras.Optimizer,
-        averaged: keras.Model,
-        prepare: Preparation,
-        config: TrainConfig,
-        replicas: Replicas,
-    ) -> None:
+    def __init__(self, *args: Any, replicas: Replicas) -> None:
+        super().__init__(*args)
         n_local = replicas.n_local
         if n_local > 1:
             # They mine at the same time.
-            threads = max((config.threads or n_usable_cpus()) // n_local, 1)
-            config = dataclasses.replace(config, threads=threads)
-        super().__init__(model, optimizer, averaged, prepare, config)
+            threads = max((self.config.threads or n_usable_cpus()) // n_local, 1)
+            self.config = dataclasses.replace(self.config, threads=threads)
+        config, model = self.config, self.model
         self._replicas = replicas
         self._locals: list[UniqueStep] = [self]
         for device in replicas.devices[1:]:
             with tf.device(device):
                 twin = build_model(config, config.precision)
                 its_optimizer = build_optimizer(config, twin.trainable_variables)
-            step = UniqueStep(twin, its_optimizer, twin, prepare, config)
+            step = UniqueStep(twin, its_optimizer, twin, self.prepare, config)
             step.auto = self.auto
             self._locals.append(step)
         self._calls = self._seeds_a_call()
@@ -99,7 +91,7 @@ class SharedStep(UniqueStep):
         """
         if not isinstance(work, PoolShare):
             raise TypeError(f"work must be a PoolShare; got {type(work).__name__}")
-        self._before = [tf.identity(variable.value) for variable in self.model.non_trainable_variables]
+        self._before = self.state()
         with self._replicas.watched():
             outcome, gradients = self._differentiate_share(work, step)
         self._before = []
@@ -146,7 +138,7 @@ class SharedStep(UniqueStep):
         seeds = [[step_seed(self.config.seed, step, n) for n in numbers] for numbers in chunks]
         firsts = [begins[numbers[0]] for numbers in chunks]
         first_seed = step_seed(self.config.seed, step)
-        started = [variable.numpy() for variable in _seeds(self.model)]
+        started = [variable.numpy() for variable in random_states(self.model)]
         self._set_seeds(started, [numbers[0] for numbers in chunks])
         if n_each == 1:
             results = self._whole_share(_firsts(images), _firsts(seeds), firsts, work.labels, first_seed)
@@ -168,12 +160,10 @@ class SharedStep(UniqueStep):
         first_seed: npt.NDArray[np.int64],
     ) -> list[Any]:
         """Do as `UniqueStep.in_chunks` does, on each device."""
-        states = [
-            [tf.identity(variable.value) for variable in local.model.non_trainable_variables]
-            for local in self._locals
-        ]
-        by_chunk = list(zip(zip(*images, strict=True), zip(*seeds, strict=True), strict=True))
-        embedded = [self._embed_share(list(some), list(their_seeds)) for some, their_seeds in by_chunk]
+        states = [local.state() for local in self._locals]
+        columns = zip(zip(*images, strict=True), zip(*seeds, strict=True), strict=True)
+        by_chunk = [(list(some), list(their_seeds)) for some, their_seeds in columns]
+        embedded = [self._embed_share(*chunk) for chunk in by_chunk]
         rows = [tf.concat(parts, axis=0) for parts in zip(*embedded, strict=True)]
         losses = self._loss_share(rows, firsts, labels, first_seed)
         for local, state in zip(self._locals, states, strict=True):
@@ -183,11 +173,8 @@ class SharedStep(UniqueStep):
         sums = [
             [tf.zeros_like(one.value) for one in local.model.trainable_variables] for local in self._locals
         ]
-        for number, (some, their_seeds) in enumerate(by_chunk):
-            at_rows = [part[number] for part in parts]
-            sums = list(
-                self._carry_share([*map(tf.constant, some)], [*map(tf.constant, their_seeds)], at_rows, sums)
-            )
+        for chunk, at_rows in zip(by_chunk, zip(*parts, strict=True), strict=True):
+            sums = list(self._carry_share(*chunk, list(at_rows), sums))
         summed = self._sum_share(sums)
         return [
             (loss, norm, found, gradients)
@@ -308,10 +295,10 @@ class SharedStep(UniqueStep):
 
     def _seeds_a_call(self) -> list[npt.NDArray[Any]]:
         """Return how far one call of the network moves the state of each of its dropouts."""
-        seeds = _seeds(self.model)
+        seeds = random_states(self.model)
         if not seeds:
             return []
-        state = [tf.identity(variable.value) for variable in self.model.non_trainable_variables]
+        state = self.state()
         before = [variable.numpy() for variable in seeds]
         size = self.config.image_size
         self.model(tf.zeros((2, size, size, 3)), training=True)
@@ -322,11 +309,11 @@ class SharedStep(UniqueStep):
     def _set_seeds(self, started: list[npt.NDArray[Any]], n_chunks: list[int]) -> None:
         """Have dropouts draw as they would after so many chunks of a step, on each device."""
         for local, n in zip(self._locals, n_chunks, strict=True):
-            for variable, start, call in zip(_seeds(local.model), started, self._calls, strict=True):
+            for variable, start, call in zip(random_states(local.model), started, self._calls, strict=True):
                 variable.value.assign(start + call * start.dtype.type(n))
 
 
-def _seeds(model: keras.Model) -> list[keras.Variable]:
+def random_states(model: keras.Model) -> list[keras.Variable]:
     """Return the states of a network's random generators."""
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.non_trainable_variables if id(variable) not in weights]

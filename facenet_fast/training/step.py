@@ -407,7 +407,7 @@ class UniqueStep(_Trainer):
         chunks = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
         seeds = [step_seed(self.config.seed, step, first_chunk + chunk) for chunk in range(len(chunks))]
         # The second pass must repeat the first one's dropout and must not move batch-norm's averages again.
-        state = [tf.identity(variable.value) for variable in self.model.non_trainable_variables]
+        state = self.state()
         embedded = [self._embed(images[rows], seed) for rows, seed in zip(chunks, seeds, strict=True)]
         loss, mined, embedding_gradients, gradients = self._loss(
             tf.concat(embedded, axis=0), targets, seeds[0]
@@ -472,6 +472,10 @@ class UniqueStep(_Trainer):
             embeddings, [variable.value for variable in variables], output_gradients=embedding_gradients
         )
         return [total + gradient for total, gradient in zip(sums, dense(gradients, variables), strict=True)]
+
+    def state(self) -> list[tf.Tensor]:
+        """Return copies of what a pass moves: averages of batch-norm, states of dropout."""
+        return [tf.identity(variable.value) for variable in self.model.non_trainable_variables]
 
     def _restore_state(self, state: list[Any]) -> None:
         for variable, value in zip(self.model.non_trainable_variables, state, strict=True):

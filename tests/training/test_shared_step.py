@@ -23,7 +23,7 @@ from tests.training.test_step import (
 
 def shared_step_of(model, config, **options):
     replicas = Replicas(tf.distribute.MirroredStrategy(["CPU:0"]))
-    return step_of(lambda *given: SharedStep(*given, replicas), model, config, **options)
+    return step_of(lambda *given: SharedStep(*given, replicas=replicas), model, config, **options)
 
 
 def share_of(pool, batch_size):
