@@ -1,12 +1,7 @@
 // facenet_fast._core: numpy arrays in, numpy arrays out. The work is in mining/, and the checks that a user reads are in the
 // Python face; here is refused only what would be read out of bounds.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <algorithm>
-#include <limits>
-#include <stdexcept>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -15,56 +10,15 @@
 #include "../core/parallel.hpp"
 #include "../mining/miner.hpp"
 #include "../mining/neighbors.hpp"
-
-namespace py = pybind11;
+#include "arguments.hpp"
 
 namespace {
 
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-
-template <class T>
-std::span<const T> view(const Array<T>& array) {
-    return {array.data(), static_cast<std::size_t>(array.size())};
-}
-
-bool is_aligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
+using namespace bindings;
 
 mining::Embeddings view_embeddings(const py::array& embeddings) {
-    if (embeddings.ndim() != 2) { throw py::value_error("embeddings must have two dimensions"); }
-    if (!is_aligned(embeddings)) { throw py::value_error("embeddings must be aligned in memory"); }
-    if (embeddings.shape(0) > std::numeric_limits<std::int32_t>::max()) {
-        throw py::value_error("embeddings must have fewer than 2**31 rows");
-    }
-    const auto n = static_cast<std::size_t>(embeddings.shape(0));
-    const auto size = static_cast<std::size_t>(embeddings.shape(1));
-    if (py::isinstance<Array<float>>(embeddings)) { return {static_cast<const float*>(embeddings.data()), n, size}; }
-    if (py::isinstance<Array<double>>(embeddings)) { return {static_cast<const double*>(embeddings.data()), n, size}; }
-    throw py::type_error("embeddings must be a C-contiguous float32 or float64 matrix");
-}
-
-// Rows of the embeddings, each once or not at all: what is read by them is inside.
-void check_order(const Array<std::int32_t>& order, std::size_t n) {
-    if (order.ndim() != 1 || !is_aligned(order) || view(order).size() != n ||
-        !std::ranges::all_of(view(order), [n](auto row) { return row >= 0 && static_cast<std::size_t>(row) < n; })) {
-        throw py::value_error("order must hold a row of the embeddings for each of them");
-    }
-}
-
-void check_offsets(const Array<std::int64_t>& offsets, std::size_t n) {
-    const auto begins = view(offsets);
-    if (offsets.ndim() != 1 || !is_aligned(offsets) || begins.empty() || begins.front() != 0 ||
-        begins.back() != static_cast<std::int64_t>(n) || !std::ranges::is_sorted(begins)) {
-        throw py::value_error("offsets must rise from 0 to the number of embeddings");
-    }
-}
-
-void check_groups(const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, std::size_t n) {
-    check_offsets(offsets, n);
-    const auto begins = view(offsets), ends = view(members);
-    bool inside = members.ndim() == 1 && is_aligned(members) && ends.size() + 1 == begins.size();
-    for (std::size_t i = 0; inside && i < ends.size(); ++i) { inside = begins[i] <= ends[i] && ends[i] <= begins[i + 1]; }
-    if (!inside) { throw py::value_error("members must lie between the offsets"); }
+    const auto [values, n, size] = view_matrix(embeddings);
+    return {values, n, size};
 }
 
 // Far more threads than cores gain nothing, and a hundred thousand overflow the stack on which libgomp lists its team.
@@ -73,61 +27,17 @@ int some_threads(int n_threads) {
     return std::min(n_threads, static_cast<int>(enough));
 }
 
-template <class Words>
-auto word_of(const Words& words, const std::string& name, const char* what) {
-    const auto word = mining::of_name(words, name);
-    if (!word) { throw py::value_error("no " + std::string(what) + " is called '" + name + "'"); }
-    return *word;
-}
-
-mining::Weights weights_of(const py::tuple& parts) {
-    if (parts.empty()) { return {}; }
-    if (parts.size() != 6) { throw py::value_error("weights must be empty or have six parts"); }
-    mining::Weights weights = {parts[0].cast<std::size_t>(), parts[1].cast<double>(), parts[2].cast<double>(),
-                               parts[3].cast<double>(), parts[4].cast<std::vector<double>>(),
-                               parts[5].cast<std::vector<double>>()};
-    if (weights.edges.size() < 2 || weights.log_bounds.size() != weights.edges.size() + 1 ||
-        !std::ranges::is_sorted(weights.edges)) {
-        throw py::value_error("weights must have rising edges, and one bound more");
-    }
-    return weights;
-}
-
-mining::Rule make_rule(const std::string& pairs, std::size_t n_positives, double max_d_ap, double quantile, bool relative,
-                       double low, bool low_is_open, double high, double reach, bool root, double skip_hardest,
-                       const std::string& pick, std::size_t n_negatives, const std::string& if_empty, const py::tuple& weights) {
-    mining::Rule rule = {
-        {relative, low, low_is_open, high, reach, root},
-        word_of(mining::kPairChoices, pairs, "choice of pairs"),
-        n_positives,
-        max_d_ap,
-        quantile,
-        skip_hardest,
-        word_of(mining::kPicks, pick, "pick"),
-        n_negatives,
-        word_of(mining::kIfEmpty, if_empty, "fallback"),
-        weights_of(weights),
-    };
-    if (n_negatives == 0 || !(quantile > 0.0) || !(quantile <= 1.0) || !(skip_hardest >= 0.0) || !(skip_hardest < 1.0)) {
-        throw py::value_error("a rule's numbers must be in range");
-    }
-    if (rule.pick == mining::Pick::kWeighted && rule.weights.edges.empty()) {
-        throw py::value_error("a weighted pick needs weights");
-    }
-    return rule;
-}
-
 // What all of mining is asked with: a batch and its grouping, a rule, a seed and a wish for threads.
 struct Call {
     mining::Workspace& workspace;
     mining::Embeddings rows;
-    mining::Grouping grouping;
-    std::span<const std::int64_t> members;
+    Grouped grouped;
     bool bank_positives;
-    std::span<const std::uint8_t> is_anchor;
     const mining::Rule& rule;
     std::uint64_t seed;
     int n_threads;
+
+    mining::Grouping grouping() const noexcept { return {grouped.order, grouped.offsets}; }
 };
 
 struct Answer {
@@ -138,16 +48,16 @@ struct Answer {
 
 // Checks what would be read out of bounds, mines, and collects the results where there are any.
 Answer run(const Call& call, const mining::Assignment& assignment) {
-    const mining::Settings settings{call.rule, call.seed, call.n_threads, call.is_anchor, assignment};
+    const mining::Settings settings{call.rule, call.seed, call.n_threads, call.grouped.is_anchor, assignment};
     Answer answer;
     std::optional<mining::Groups> groups;
     {
         const py::gil_scoped_release release;
         const core::DefaultFloatEnvironment environment;
-        mining::Batch batch(call.rows, call.grouping, simd::kernels(), call.n_threads, call.workspace.batch);
+        mining::Batch batch(call.rows, call.grouping(), simd::kernels(), call.n_threads, call.workspace.batch);
         answer.bad_row = batch.bad_row();
         if (answer.bad_row < 0) {
-            groups.emplace(call.grouping.offsets, call.members, call.bank_positives, call.workspace.groups);
+            groups.emplace(call.grouped.offsets, call.grouped.members, call.bank_positives, call.workspace.groups);
             answer.found = mining::mine(settings, batch, *groups, call.workspace);
         }
     }
@@ -158,7 +68,7 @@ Answer run(const Call& call, const mining::Assignment& assignment) {
     answer.thirds = Array<std::int32_t>(n);
     std::int32_t* out[] = {answer.anchors.mutable_data(), answer.positives.mutable_data(), answer.thirds.mutable_data()};
     const py::gil_scoped_release release;
-    mining::collect(settings, *groups, call.grouping.order, call.workspace, out[0], out[1], out[2]);
+    mining::collect(settings, *groups, call.grouped.order, call.workspace, out[0], out[1], out[2]);
     return answer;
 }
 
@@ -166,14 +76,9 @@ Call make_call(mining::Workspace& workspace, const py::array& embeddings, const 
                const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads) {
     const mining::Embeddings rows = view_embeddings(embeddings);
-    check_order(order, rows.n);
-    check_groups(offsets, members, rows.n);
-    if (is_anchor.ndim() != 1 || (is_anchor.size() != 0 && view(is_anchor).size() != rows.n)) {
-        throw py::value_error("is_anchor must be empty or say it of each of the embeddings");
-    }
+    const Grouped grouped = check_grouped(order, offsets, members, is_anchor, rows.n);
     const int n_threads = some_threads(mining::threads_for(rows.n, rows.size, threads));
-    return {workspace,       rows, {view(order), view(offsets)}, view(members), bank_positives,
-            view(is_anchor), rule, seed, n_threads};
+    return {workspace, rows, grouped, bank_positives, rule, seed, n_threads};
 }
 
 // ((anchor, positive, negative), bad_row, (pairs, pairs with a candidate), (sum of d_ap, sum of d_an)): bad_row >= 0 says
@@ -181,21 +86,12 @@ Call make_call(mining::Workspace& workspace, const py::array& embeddings, const 
 py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
                const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads) {
-    if (rule.pick == mining::Pick::kEvery) { throw py::value_error("every candidate is listed, not mined"); }
+    check_picks(rule);
     const Answer answer = run(
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, rule, seed, threads), {});
     return py::make_tuple(py::make_tuple(answer.anchors, answer.positives, answer.thirds), answer.bad_row,
                           py::make_tuple(answer.found.n_pairs, answer.found.n_with_negative),
                           py::make_tuple(answer.found.sum_d_ap, answer.found.sum_d_an));
-}
-
-// Other tasks than to pick know one result a pair, and no draws.
-mining::Rule without_picks(mining::Rule rule) {
-    rule.pick = mining::Pick::kEvery;
-    rule.n_negatives = 1;
-    rule.if_empty = mining::IfEmpty::kDrop;
-    rule.weights = {};
-    return rule;
 }
 
 // ((anchor, positive, number of candidates), bad_row), by pair.
@@ -207,13 +103,6 @@ py::tuple count(mining::Workspace& workspace, const py::array& embeddings, const
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads),
         {.task = mining::Task::kCount});
     return py::make_tuple(py::make_tuple(answer.anchors, answer.positives, answer.thirds), answer.bad_row);
-}
-
-void check_row_starts(const Array<std::int64_t>& row_starts, std::size_t n_rows, std::int64_t end) {
-    if (row_starts.ndim() != 1 || !is_aligned(row_starts) || view(row_starts).size() != n_rows ||
-        !std::ranges::all_of(view(row_starts), [end](auto start) { return 0 <= start && start <= end; })) {
-        throw py::value_error("row_starts must hold a place for each of the embeddings");
-    }
 }
 
 // The negatives of the ranks, by pair; -1 where the rank is, too.
@@ -313,15 +202,7 @@ py::tuple hinge(mining::Workspace& workspace, const py::array& embeddings, const
     const Call call =
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
     const std::size_t n = call.rows.n;
-    if (!call.is_anchor.empty() || !std::ranges::equal(call.members, call.grouping.offsets.subspan(1))) {
-        throw py::value_error("all rows must be anchors, and none a bank's");
-    }
-    if (!rule.band.relative || rule.pairs == mining::PairChoice::kModerate || rule.skip_hardest > 0.0 || !(margin > 0.0)) {
-        throw py::value_error("the rule must have a relative band, no moderate pairs and nothing to skip");
-    }
-    if (weights.ndim() != 1 || !is_aligned(weights) || view(weights).size() != n) {
-        throw py::value_error("weights must hold one for each of the embeddings");
-    }
+    check_hinge(call.grouped, rule, margin, weights);
     Array<double> losses(static_cast<py::ssize_t>(n));
     Array<std::int64_t> n_triplets(static_cast<py::ssize_t>(n));
     mining::Hinge found;
@@ -330,26 +211,26 @@ py::tuple hinge(mining::Workspace& workspace, const py::array& embeddings, const
     {
         const py::gil_scoped_release release;
         const core::DefaultFloatEnvironment environment;
-        mining::Batch batch(call.rows, call.grouping, simd::kernels(), call.n_threads, workspace.batch,
+        mining::Batch batch(call.rows, call.grouping(), simd::kernels(), call.n_threads, workspace.batch,
                             mining::Origin::kCentred);
         bad_row = batch.bad_row();
         stride = batch.stride();
         if (bad_row < 0) {
-            const mining::Groups groups(call.grouping.offsets, call.members, false, workspace.groups);
+            const mining::Groups groups(call.grouped.offsets, call.grouped.members, false, workspace.groups);
             std::vector<double> grouped(n);
-            for (std::size_t g = 0; g < n; ++g) { grouped[g] = weights.data()[call.grouping.order[g]]; }
+            for (std::size_t g = 0; g < n; ++g) { grouped[g] = weights.data()[call.grouped.order[g]]; }
             found = mining::sum_hinges({plain, margin, seed, grouped, call.n_threads}, batch, groups, workspace.pairs,
                                        workspace.hinge);
         }
     }
     if (bad_row >= 0) { return py::make_tuple(losses, n_triplets, py::none(), bad_row); }
     for (std::size_t g = 0; g < n; ++g) {
-        losses.mutable_data()[call.grouping.order[g]] = found.losses[g];
-        n_triplets.mutable_data()[call.grouping.order[g]] = found.n_triplets[g];
+        losses.mutable_data()[call.grouped.order[g]] = found.losses[g];
+        n_triplets.mutable_data()[call.grouped.order[g]] = found.n_triplets[g];
     }
     const bool is_wide = std::holds_alternative<const double*>(call.rows.values);
-    const py::array gradient = is_wide ? gradient_of<double>(found, call.grouping.order, call.rows.size, stride)
-                                       : gradient_of<float>(found, call.grouping.order, call.rows.size, stride);
+    const py::array gradient = is_wide ? gradient_of<double>(found, call.grouped.order, call.rows.size, stride)
+                                       : gradient_of<float>(found, call.grouped.order, call.rows.size, stride);
     return py::make_tuple(losses, n_triplets, gradient, bad_row);
 }
 
@@ -398,30 +279,21 @@ PYBIND11_MODULE(_core, module) {
 
     py::class_<mining::Workspace>(module, "Workspace", "Memory that one call after another mines in; one call at a time.")
         .def(py::init<>());
+    define_rule(module);
 
-    py::class_<mining::Rule>(module, "Rule", "What to mine, all words and numbers of it.")
-        .def(py::init(&make_rule), py::kw_only(), py::arg("pairs"), py::arg("n_positives"), py::arg("max_d_ap"),
-             py::arg("quantile"), py::arg("relative"), py::arg("low"), py::arg("low_is_open"), py::arg("high"),
-             py::arg("reach"), py::arg("root"), py::arg("skip_hardest"), py::arg("pick"), py::arg("n_negatives"),
-             py::arg("if_empty"), py::arg("weights"));
-
-    const auto def = [&module](const char* name, auto function, const char* doc, const auto&... more) {
-        module.def(name, function, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
-                   py::arg("offsets").noconvert(), py::arg("members").noconvert(), py::arg("bank_positives"),
-                   py::arg("is_anchor").noconvert(), py::arg("rule"), py::arg("seed"), py::arg("threads"), more..., doc);
-    };
-    def("mine", &mine,
-        "Mine grouped rows: ((anchor, positive, negative), row that is not finite or -1, (pairs, pairs with a candidate), "
-        "(sum of d_ap, sum of d_an)).");
-    def("count", &count, "Count every pair's candidates: ((anchor, positive, number), row that is not finite or -1).");
-    def("take", &take, "Take each pair's candidate of a rank: negatives, or -1.", py::arg("row_starts").noconvert(),
-        py::arg("ranks").noconvert());
-    def("every", &every, "List all candidates of all pairs, n in all: (negatives, (sum of d_ap, sum of d_an)).",
-        py::arg("row_starts").noconvert(), py::arg("n"));
-    def("hinge", &hinge,
-        "Sum the hinge losses of all candidates: (losses by anchor, numbers of triplets by anchor, gradient, row that is not "
-        "finite or -1).",
-        py::arg("margin"), py::arg("weights").noconvert());
+    define(module, "mine", &mine,
+           "Mine grouped rows: ((anchor, positive, negative), row that is not finite or -1, (pairs, pairs with a candidate), "
+           "(sum of d_ap, sum of d_an)).");
+    define(module, "count", &count,
+           "Count every pair's candidates: ((anchor, positive, number), row that is not finite or -1).");
+    define(module, "take", &take, "Take each pair's candidate of a rank: negatives, or -1.",
+           py::arg("row_starts").noconvert(), py::arg("ranks").noconvert());
+    define(module, "every", &every, "List all candidates of all pairs, n in all: (negatives, (sum of d_ap, sum of d_an)).",
+           py::arg("row_starts").noconvert(), py::arg("n"));
+    define(module, "hinge", &hinge,
+           "Sum the hinge losses of all candidates: (losses by anchor, numbers of triplets by anchor, gradient, row that is "
+           "not finite or -1).",
+           py::arg("margin"), py::arg("weights").noconvert());
     module.def("neighbors", &neighbors, py::arg("workspace"), py::arg("embeddings"), py::arg("order").noconvert(),
                py::arg("first_query"), py::arg("n_database"), py::arg("begins").noconvert(), py::arg("ends").noconvert(),
                py::arg("k"), py::arg("threads"),

@@ -2,22 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "../core/parallel.hpp"
 
 namespace mining {
 namespace {
-
-// A row's squared norm must stay below this, so that no sum of squared differences leaves float64's range.
-constexpr double kLargestSquaredNorm = 1e300;
-
-// Where all squared norms are below this, float64 itself has lost digits to underflow: leave every decision to it.
-constexpr double kSmallestSquaredNorm = 1e-280;
-
-// Scaled coordinates below this are taken for zero, so that no product of two is denormal. Beside a longest row of norm
-// 1/2 or more that moves a squared distance by less than 2^-50, far inside the spare terms of the bound below.
-constexpr float kSmallestCoordinate = 0x1p-60F;
 
 // Rows that the centre is the mean of, at most.
 constexpr std::size_t kRowsOfCentre = 256;
@@ -74,20 +63,6 @@ void make_centre(const Scalar* values, std::size_t n, std::span<double> centre) 
     }
 }
 
-// The bound. With u = 2^-24, rows a, b and their float32 copies a', b' (coordinates off by u relatively, if the caller's
-// are float64), a kernel computes fl(fl(A + B) - 2 fl(a'.b')), A = fl(|a|^2), B = fl(|b|^2). Of the squared distance
-// of a and b that is off by at most, in terms of |a|^2 + |b|^2 >= 2 |a||b|, and each times (1 + O(u)),
-//   2 g |a||b| <= g (|a|^2 + |b|^2), g = D u / (1 - D u): the product, in any order of summation, fused or not;
-//   u, u and 2 u times it: the norms' rounding, their sum's, and the result's (at most 2 (|a|^2 + |b|^2));
-//   4 u |a||b| <= 2 u times it: a', b' for a, b in the product.
-// That is below (D + 6) u / (1 - D u); 16 instead of 6 leaves room for what float64 rounds away here and in the
-// specification and where the centre is taken off, and for kSmallestCoordinate. The other row's squared norm is at most the
-// longest row's, and a decision compares two distances, d_ap and d_an: twice the bound.
-double uncertainty_per_squared_norm(std::size_t size) noexcept {
-    const double error = (static_cast<double>(size) + 16.0) * 0x1p-24;
-    return error < 0.5 ? 2.0 * error / (1.0 - error) : std::numeric_limits<double>::infinity();
-}
-
 }  // namespace
 
 Batch::Batch(const Embeddings& embeddings, const Grouping& grouping, const simd::Kernels& kernels, int n_threads,
@@ -112,10 +87,10 @@ void Batch::read(const Scalar* values, int n_threads, Origin origin) {
             squared_norms_[g] = sum_of_squares(row_of(g), size, centre);
         });
     };
-    const auto copy_rows = [&](const auto& centre, double scale) {
+    const auto copy_rows = [&](const auto& centre) {
         core::parallel_for(n_threads, n(), kRowsPerTask, [&](std::size_t g, std::size_t) noexcept {
-            copy_scaled(row_of(g), size, centre, scale, rows_.data() + g * stride_, stride_);
-            squared_norms_[g] *= squared_scale_;
+            copy_scaled(row_of(g), size, centre, scaling_.scale, rows_.data() + g * stride_, stride_);
+            squared_norms_[g] *= scaling_.squared_scale;
             norms_[g] = static_cast<float>(squared_norms_[g]);
         });
     };
@@ -132,18 +107,8 @@ void Batch::read(const Scalar* values, int n_threads, Origin origin) {
         measure_norms(centre);
     }
     const double longest = n() == 0 ? 0.0 : *std::ranges::max_element(squared_norms_);
-    int exponent = 0;
-    if (longest < kSmallestSquaredNorm) {
-        uncertainty_ = std::numeric_limits<double>::infinity();
-        longest_ = 1.0;
-    } else {
-        std::frexp(std::sqrt(longest), &exponent);
-        uncertainty_ = uncertainty_per_squared_norm(size);
-        longest_ = std::ldexp(longest, -2 * exponent);
-    }
-    squared_scale_ = std::ldexp(1.0, -2 * exponent);
-    const double scale = std::ldexp(1.0, -exponent);
-    origin == Origin::kCentred ? copy_rows(centre, scale) : copy_rows(NoCentre(), scale);
+    scaling_ = scaling_of(longest, size);
+    origin == Origin::kCentred ? copy_rows(centre) : copy_rows(NoCentre());
 }
 
 double Batch::exact_squared_distance(std::size_t g, std::size_t h) const noexcept {

@@ -8,6 +8,7 @@
 
 #include "../core/buffer.hpp"
 #include "../simd/kernels.hpp"
+#include "scaling.hpp"
 
 namespace mining {
 
@@ -22,9 +23,6 @@ struct Grouping {
     std::span<const std::int32_t> order;
     std::span<const std::int64_t> offsets;
 };
-
-// The squared norm that padding is given, so that it is far from every row.
-inline constexpr float kPaddingNorm = 64.0F;
 
 struct BatchMemory {
     core::Buffer<float> rows, norms, panels;
@@ -49,7 +47,7 @@ class Batch {
     const float* row(std::size_t g) const noexcept { return rows_.data() + g * stride_; }
     const float* rows() const noexcept { return rows_.data(); }
     const float* norms() const noexcept { return norms_.data(); }
-    double squared_scale() const noexcept { return squared_scale_; }
+    double squared_scale() const noexcept { return scaling_.squared_scale; }
 
     // Squared distances of grouped row g to others, in scaled units, as the kernels make them.
     void measure(std::size_t g, std::span<const std::int32_t> others, float* distances) const noexcept {
@@ -57,10 +55,10 @@ class Batch {
     }
 
     // Bounds what float32 gets wrong about any two of them together.
-    double uncertainty(std::size_t g) const noexcept { return uncertainty_ * (squared_norms_[g] + longest_); }
+    double uncertainty(std::size_t g) const noexcept { return scaling_.uncertainty * (squared_norms_[g] + scaling_.longest); }
 
     // The squared norm of the longest row, in scaled units; 1 where all rows are too short to be told apart.
-    double longest() const noexcept { return longest_; }
+    double longest() const noexcept { return scaling_.longest; }
 
     // The squared distance of two grouped rows as mining/reference.py computes it, in the caller's units.
     double exact_squared_distance(std::size_t g, std::size_t h) const noexcept;
@@ -91,7 +89,7 @@ class Batch {
     std::size_t stride_;
     std::span<float> rows_, norms_, panels_;
     std::span<double> squared_norms_;
-    double squared_scale_ = 1.0, uncertainty_ = 0.0, longest_ = 0.0;
+    Scaling scaling_;
     std::int64_t bad_row_ = -1;
 };
 

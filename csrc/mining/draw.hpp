@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 
 #include "../core/buffer.hpp"
@@ -12,22 +11,10 @@
 #include "../core/random.hpp"
 #include "batch.hpp"
 #include "decider.hpp"
+#include "draws.hpp"
 #include "pairs.hpp"
 
 namespace mining {
-
-// As in mining/reference.py.
-inline constexpr std::uint64_t kDraws = 32;
-inline constexpr std::uint64_t kMoreDraws = 4;
-inline constexpr std::uint64_t kRankDraw = std::uint64_t{1} << 32;
-inline constexpr std::uint64_t kPilotTrials = 128;
-inline constexpr std::uint64_t kPilotHits = kPilotTrials / 4;
-inline constexpr std::uint64_t kPilotStream = std::numeric_limits<std::uint64_t>::max();
-inline constexpr std::size_t kLeastSampled = 8;
-inline constexpr std::size_t kRowsPerSampled = 256;
-inline constexpr std::uint64_t kDrawsPerSampled = 4;
-inline constexpr std::size_t kSampleFromRows = 512;
-inline constexpr std::size_t kSampleHits = 2;
 
 struct DrawMemory {
     core::Buffer<std::int32_t> columns, open;
@@ -176,7 +163,7 @@ class Drawing {
     // What is measured at once at most.
     std::size_t room() const noexcept { return std::max(groups_.largest() + kAtOnce, n_sampled() + simd::kSlack); }
 
-    std::size_t n_sampled() const noexcept { return std::max(kLeastSampled, groups_.n_rows() / kRowsPerSampled); }
+    std::size_t n_sampled() const noexcept { return n_sampled_of(groups_.n_rows()); }
 
     std::int32_t draw_negative(std::size_t anchor, const core::Stream& stream, std::uint64_t i) const noexcept {
         return static_cast<std::int32_t>(groups_.negative(anchor, stream.draw(i, groups_.n_negatives(anchor))));

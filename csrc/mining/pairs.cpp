@@ -1,19 +1,16 @@
 #include "pairs.hpp"
 
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <utility>
 
 #include "../core/parallel.hpp"
 #include "../core/random.hpp"
 #include "decider.hpp"
+#include "draws.hpp"
 
 namespace mining {
 namespace {
-
-// As in mining/reference.py: stands where a positive would.
-constexpr std::uint64_t kPositivesStream = std::numeric_limits<std::uint64_t>::max();
 
 // Rows that a thread takes at a time.
 constexpr std::size_t kRowsPerTask = 32;

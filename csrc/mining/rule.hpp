@@ -59,10 +59,10 @@ struct Band {
     bool root = false;
 
     // A squared distance in the unit of the interval's ends.
-    double unsquared(double squared) const noexcept { return root ? std::sqrt(squared) : squared; }
+    constexpr double unsquared(double squared) const noexcept { return root ? std::sqrt(squared) : squared; }
 
     // Of squared distances.
-    bool operator()(double d_ap, double d_an) const noexcept {
+    constexpr bool operator()(double d_ap, double d_an) const noexcept {
         const double to_negative = unsquared(d_an);
         const double x = relative ? to_negative - unsquared(d_ap) : to_negative;
         return (low_is_open ? low < x : low <= x) && x < high && d_an < reach;

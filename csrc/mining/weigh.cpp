@@ -6,9 +6,6 @@
 namespace mining {
 namespace {
 
-// As in mining/reference.py: bounds are taken relative to a multiple of this.
-constexpr double kLevelHeight = 512.0;
-
 // More than exp() and log() are wrong by, relatively.
 constexpr double kRounding = 1e-9;
 
@@ -19,8 +16,6 @@ double draw_unit(const core::Stream& stream, std::uint64_t i) noexcept {
     constexpr std::uint64_t kSteps = std::uint64_t{1} << 53;
     return static_cast<double>(stream.draw(i, kSteps)) / static_cast<double>(kSteps);
 }
-
-std::ptrdiff_t level_of(double log_bound) noexcept { return static_cast<std::ptrdiff_t>(std::floor(log_bound / kLevelHeight)); }
 
 }  // namespace
 
@@ -43,13 +38,7 @@ Weighing::Weighing(const Batch& batch, const Weights& weights)
             before = after;
         }
     }
-    const auto [least, greatest] = std::ranges::minmax(weights.log_bounds);
-    lowest_level_ = level_of(least);
-    for (std::ptrdiff_t level = lowest_level_; level <= level_of(greatest); ++level) {
-        for (const double bound : weights.log_bounds) {
-            relative_.push_back(std::exp(bound - kLevelHeight * static_cast<double>(level)));
-        }
-    }
+    relative_ = relative_bounds(weights.log_bounds);
 }
 
 void Weighing::reserve(std::size_t n, WeighMemory& memory) const {
@@ -196,7 +185,8 @@ void Weighing::sum(const Pair& pair) const noexcept {
     }
     if (top == -kUnbounded) { return; }
     const double* relative =
-        relative_.data() + static_cast<std::size_t>(level_of(top) - lowest_level_) * weights_.log_bounds.size();
+        relative_.values.data() +
+        static_cast<std::size_t>(level_of(top) - relative_.lowest_level) * weights_.log_bounds.size();
     double total = 0.0;
     for (std::size_t i = 0; i < pair.memory.n_bins; ++i) {
         if (counts[i] != 0) { total += static_cast<double>(counts[i]) * relative[bins[i].bin]; }

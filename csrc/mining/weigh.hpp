@@ -12,6 +12,7 @@
 #include "../core/random.hpp"
 #include "batch.hpp"
 #include "decider.hpp"
+#include "levels.hpp"
 #include "leading.hpp"
 #include "rule.hpp"
 
@@ -95,8 +96,7 @@ class Weighing {
     std::vector<float> edges_;
     bool by_number_ = false;
     std::vector<Chance> chances_;   // kParts a bin
-    std::vector<double> relative_;  // exp(bound - level), by level and bin
-    std::ptrdiff_t lowest_level_ = 0;
+    RelativeBounds relative_;
 };
 
 }  // namespace mining

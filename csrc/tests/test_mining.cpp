@@ -19,12 +19,15 @@
 #include "../mining/draw.hpp"
 #include "../mining/miner.hpp"
 #include "check.hpp"
+#include "native.hpp"
 #include "oracle.hpp"
 #include "problems.hpp"
 #include "rules.hpp"
 
 namespace {
 
+using native::kTuning;
+using native::rule_of;
 using oracle::Anchors;
 using oracle::Triplet;
 using problems::Chance;
@@ -60,22 +63,6 @@ How next_way(const simd::Kernels& kernels) {
     return {.kernels = kernels, .n_threads = n_threads[turn % 5], .room = turn / 5 % 3 == 0 ? 20'000 : kUsualRoom};
 }
 
-mining::Rule native(const oracle::Rule& rule) {
-    return {
-        {rule.band.relative, rule.band.low, rule.band.low_is_open, rule.band.high, rule.reach, rule.band.root},
-        *mining::of_name(mining::kPairChoices, rule.pairs),
-        rule.n_positives,
-        rule.max_d_ap,
-        rule.quantile,
-        rule.skip_hardest,
-        *mining::of_name(mining::kPicks, rule.pick),
-        rule.n_negatives,
-        *mining::of_name(mining::kIfEmpty, rule.if_empty),
-        {rule.weights.size, rule.weights.unit, rule.weights.lowest, rule.weights.highest, rule.weights.edges,
-         rule.weights.log_bounds},
-    };
-}
-
 struct Mined {
     std::vector<Triplet> results;
     mining::Found found;
@@ -109,10 +96,6 @@ mining::Workspace& shared_workspace() {
     return workspace;
 }
 
-constexpr oracle::Tuning kTuning = {mining::kDraws,         mining::kMoreDraws,    mining::kRankDraw,   mining::kPilotTrials,
-                                    mining::kPilotHits,     mining::kSampleFromRows, mining::kLeastSampled,
-                                    mining::kRowsPerSampled, mining::kSampleHits,   mining::kDrawsPerSampled};
-
 // A problem, and whether what is mined of it is what its definition says.
 template <class Scalar>
 class Trial {
@@ -133,7 +116,7 @@ class Trial {
     }
 
     void check_picks(const Named& named, const oracle::Mined& expected, const How& how) const {
-        const auto got = mine(problem_, native(named.rule), seed_, how, shared_workspace());
+        const auto got = mine(problem_, rule_of(named.rule), seed_, how, shared_workspace());
         const std::string what = text(named, how);
         check::that(got.bad_row < 0 && got.results == expected.triplets,
                     what + ": " + std::to_string(got.results.size()) + " triplets, by definition " +
@@ -154,7 +137,7 @@ class Trial {
         every.if_empty = "drop";
         every.n_negatives = 1;
         const oracle::Mined expected = by_definition(every, how.anchors);
-        const mining::Rule rule = native(every);
+        const mining::Rule rule = rule_of(every);
         const std::string what = text(named, how);
 
         std::vector<Triplet> counts, taken;
@@ -838,8 +821,8 @@ void test_wrong_assignments() {
     };
     Anchors last(problem.n(), 0);
     last.back() = last[problem.n() - 2] = 1;
-    const mining::Rule each_once = native({.band = rules::kAll, .pick = "every"});
-    const mining::Rule both_ways = native({.band = rules::kAll, .pairs = "both_ways", .pick = "every"});
+    const mining::Rule each_once = rule_of({.band = rules::kAll, .pick = "every"});
+    const mining::Rule both_ways = rule_of({.band = rules::kAll, .pairs = "both_ways", .pick = "every"});
     check::that(is_refused(each_once, 5, {}) && !is_refused(each_once, 6, {}), "an anchor has six pairs at most");
     check::that(is_refused(each_once, 0, last) && !is_refused(each_once, 1, last), "the last two have a pair at most");
     check::that(is_refused(both_ways, 5, last) && !is_refused(both_ways, 6, last), "or six");
@@ -911,7 +894,7 @@ void test_floating_point_state() {
         std::fegetenv(&before);
         for (const int rounding : {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
             for (const int n_threads : {1, 3}) {
-                const mining::Rule rule = native(named.rule);
+                const mining::Rule rule = rule_of(named.rule);
                 std::fesetround(rounding);
                 std::feclearexcept(FE_ALL_EXCEPT);
                 std::feraiseexcept(FE_OVERFLOW);
@@ -951,7 +934,7 @@ void test_parts_of_the_anchors() {
                 for (std::size_t part = 0; part < n_parts; ++part) {
                     How how = {.kernels = simd::kernels(), .n_threads = 1 + static_cast<int>(part % 3)};
                     for (const std::size_t its : parts) { how.anchors.push_back(its == part ? 1 : 0); }
-                    const auto mined = mine(problem, native(named.rule), 3, how, shared_workspace()).results;
+                    const auto mined = mine(problem, rule_of(named.rule), 3, how, shared_workspace()).results;
                     got.insert(got.end(), mined.begin(), mined.end());
                 }
                 std::ranges::sort(got);
@@ -970,7 +953,7 @@ void test_rows_that_are_not_finite() {
         auto problem = sound;
         problem.values[83 * 9 + 2] = problem.values[17 * 9 + 8] = value;
         for (const simd::Kernels* kernels : simd::available()) {
-            const auto mined = mine(problem, native({.band = rules::kSemiHard}), 1, {*kernels, 3}, shared_workspace());
+            const auto mined = mine(problem, rule_of({.band = rules::kSemiHard}), 1, {*kernels, 3}, shared_workspace());
             check::that(mined.bad_row == 17 && mined.results.empty(), "the first bad row");
         }
     }
@@ -990,7 +973,7 @@ void test_callers_side_by_side() {
             mining::Workspace workspace;
             for (std::size_t turn = 0; turn < 5; ++turn) {
                 simd::choose(simd::available()[(i + turn) % simd::available().size()]->name);
-                got[i] = mine(problem, native(some[i].rule), i, {simd::kernels(), 2}, workspace).results;
+                got[i] = mine(problem, rule_of(some[i].rule), i, {simd::kernels(), 2}, workspace).results;
             }
         });
     }

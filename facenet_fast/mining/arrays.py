@@ -7,15 +7,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["as_array"]
+from .devices import load_cuda
+
+__all__ = ["as_array", "lies_on_device", "view_on_device"]
+
+# DLPack's numbers of what a CUDA device holds: its own memory, and managed memory.
+_CUDA = (2, 13)
 
 
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """Return values as a numpy array, without a copy where they lie in the CPU's memory.
 
     Whoever made them is known by what they can do (``__array__``, ``__dlpack__``, ``detach``). Tensors that
-    record gradients are detached, those on another device are brought over, and PyTorch's bfloat16, which
-    numpy cannot hold, becomes float32.
+    record gradients are detached, those on another device are brought over (where those who made them do not
+    say how, as CuPy, by the CUDA miner), and PyTorch's bfloat16, which numpy cannot hold, becomes float32.
 
     Parameters
     ----------
@@ -47,12 +52,54 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
             return np.from_dlpack(values)
     except Exception as error:
         _raise_symbolic(values, name, error)
+        if lies_on_device(values):
+            return _brought_over(values, name, error)
         raise TypeError(f"{name} must be what numpy can take; got {_kind(values)}: {error}") from error
+    if lies_on_device(values):
+        return _brought_over(values, name, "which lies on a CUDA device")
     try:
         return np.asarray(values)
     except NotImplementedError as error:  # a list of symbolic tensors
         _raise_symbolic(values, name, error)
         raise
+
+
+def lies_on_device(values: Any) -> bool:
+    """Whether values say that they lie on a CUDA device."""
+    if isinstance(values, np.ndarray):
+        return False
+    try:
+        if hasattr(type(values), "__dlpack_device__"):
+            return values.__dlpack_device__()[0] in _CUDA
+        return hasattr(values, "__cuda_array_interface__")
+    except Exception:  # of a graph, or nowhere: asked for their values, they say so
+        return False
+
+
+def view_on_device(values: Any, name: str) -> Any:
+    """Return a ``_cuda.DeviceView`` of values that lie on a CUDA device.
+
+    Raises
+    ------
+    TypeError
+        If they cannot be looked into.
+    """
+    cuda = load_cuda()
+    if callable(getattr(values, "detach", None)):
+        values = values.detach()
+    try:
+        return cuda.device_view(values)
+    except Exception as error:
+        raise TypeError(f"{name} must be what DLPack can hand over; got {_kind(values)}: {error}") from error
+
+
+def _brought_over(values: Any, name: str, got: object) -> npt.NDArray[Any]:
+    """Return a copy on the host of values on a CUDA device; `got` says why numpy cannot make it."""
+    try:
+        copied: npt.NDArray[Any] = view_on_device(values, name).to_numpy()
+    except (ImportError, RuntimeError, TypeError) as error:
+        raise TypeError(f"{name} must be what numpy can take; got {_kind(values)}: {got}; {error}") from error
+    return copied
 
 
 def _torch_like(tensor: Any) -> Any:

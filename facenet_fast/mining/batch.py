@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import as_array
+from .arrays import as_array, lies_on_device, view_on_device
 from .checks import check_flag, check_word
+from .devices import choose_device
 
 __all__ = [
     "DISTANCES",
@@ -68,7 +69,8 @@ class Batch:
     Attributes
     ----------
     rows : float32 or float64 array, shape (n_rows, embedding_size)
-        Their squared Euclidean distances, or the roots of those, are the distances asked for.
+        Their squared Euclidean distances, or the roots of those, are the distances asked for. Numpy's, or
+        rows on a device as a ``_cuda.DeviceView``.
     parts : ((name, n_rows), ...)
         What the rows are, one after the other, for messages.
     order : int32 array, shape (n_rows,)
@@ -81,9 +83,11 @@ class Batch:
     is_anchor : uint8 array, shape (n_rows,) or (0,)
         In grouped order; empty where all rows of the batch are anchors.
     distance : Distance
+    device : {"cpu", "cuda"}
+        Whose miner it is for.
     """
 
-    rows: npt.NDArray[Any]
+    rows: Any
     parts: Parts
     order: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
@@ -91,6 +95,18 @@ class Batch:
     bank_positives: bool
     is_anchor: npt.NDArray[np.uint8]
     distance: Distance
+    device: str
+
+    @property
+    def rows_on_host(self) -> npt.NDArray[Any]:
+        """The rows as numpy's: a copy, if they lie on a device."""
+        rows: npt.NDArray[Any] = self.rows if isinstance(self.rows, np.ndarray) else self.rows.to_numpy()
+        return rows
+
+    def raise_bad_row(self, bad_row: int) -> None:
+        """Name the row that is not finite, if there is one."""
+        if bad_row >= 0:
+            raise_bad_row(self.rows_on_host, bad_row, self.parts)
 
 
 def make_batch(
@@ -102,11 +118,18 @@ def make_batch(
     bank: tuple[npt.ArrayLike, npt.ArrayLike] | None,
     bank_positives: bool,
     on_sphere: bool,
+    device: str = "cpu",
 ) -> Batch:
-    """Check what `mine_triplets` was given and group it; `on_sphere` demands rows of unit length."""
+    """Check what `mine_triplets` was given and group it; `on_sphere` demands rows of unit length.
+
+    Rows that lie on a device stay there if it mines them, and if nothing but the miner has to read them: no
+    bank to put behind them, no lengths to take or to change.
+    """
     check_word("distance", distance, DISTANCES)
-    rows = check_embeddings(embeddings)
-    n = len(rows)
+    rows, device = _check_rows(
+        embeddings, device, may_stay=bank is None and distance != "cosine" and not on_sphere
+    )
+    n = rows.shape[0]
     check_flag("bank_positives", bank_positives)
     if bank is None:
         order, offsets = group(labels, n)
@@ -115,10 +138,10 @@ def make_batch(
         rows, labels = _with_bank(rows, labels, bank)
         order, offsets = group(labels, len(rows))
         members = offsets[:-1] + np.add.reduceat(order < n, offsets[:-1]) if len(rows) else offsets[1:]
-    parts = (("embeddings", n), ("the bank's embeddings", len(rows) - n))
+    parts = (("embeddings", n), ("the bank's embeddings", rows.shape[0] - n))
     is_anchor = _ALL
     if anchors is not None:
-        marks = np.zeros(len(rows), np.uint8)
+        marks = np.zeros(rows.shape[0], np.uint8)
         marks[:n] = _check_anchors(anchors, n)
         is_anchor = marks[order]
     if on_sphere and distance != "cosine":
@@ -132,7 +155,21 @@ def make_batch(
         bank_positives=bank_positives,
         is_anchor=is_anchor,
         distance=DISTANCES[distance],
+        device=device,
     )
+
+
+def _check_rows(embeddings: npt.ArrayLike, device: str, *, may_stay: bool) -> tuple[Any, str]:
+    """Return checked embeddings where they are to be mined, and whose miner that is."""
+    if device != "cpu" and lies_on_device(embeddings):
+        device = choose_device(device, True, 0)
+        if device == "cuda" and may_stay:
+            view = view_on_device(embeddings, "embeddings")
+            # Others go over the host, and are widened, laid out or refused there.
+            if view.can_be_mined and view.shape[1]:
+                return view, device
+    rows = check_embeddings(embeddings)
+    return rows, choose_device(device, False, len(rows))
 
 
 def embeddings_as(distance: str, rows: npt.NDArray[Any], parts: Parts) -> npt.NDArray[Any]:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import as_array
-from .batch import check_embeddings, raise_bad_row
+from .batch import Batch, check_embeddings
 from .checks import check_flag
-from .miner import Request, check_request, stream_blocks
+from .miner import Device, Request, check_request, stream_blocks
 from .strategies import Strategy, resolve_strategy
 
 __all__ = ["BatchAllLoss", "batch_all_loss", "batch_all_sums"]
@@ -31,7 +31,8 @@ class BatchAllLoss:
     n_triplets : int
         Triplets in the band.
     gradient : float32 or float64 array, shape (n_images, embedding_size)
-        Of `loss`, by the embeddings; of their dtype.
+        Of `loss`, by the embeddings; of their dtype. On the device that the embeddings lie on, if they were
+        summed up there, as the arrays of `Triplets`.
     loss_by_anchor : float64 array, shape (n_images,)
         The sum of the losses of each anchor's triplets; weights are not in it.
     n_by_anchor : int64 array, shape (n_images,)
@@ -40,7 +41,7 @@ class BatchAllLoss:
 
     loss: float
     n_triplets: int
-    gradient: npt.NDArray[Any]
+    gradient: npt.NDArray[Any] | Any
     loss_by_anchor: npt.NDArray[np.float64]
     n_by_anchor: npt.NDArray[np.int64]
 
@@ -56,6 +57,7 @@ def batch_all_loss(
     weights: npt.ArrayLike | None = None,
     seed: int = 0,
     threads: int | None = None,
+    device: Device = "cpu",
 ) -> BatchAllLoss:
     r"""Compute the triplet loss over every candidate of every pair, and its gradient.
 
@@ -73,8 +75,8 @@ def batch_all_loss(
 
     Parameters
     ----------
-    embeddings, labels, margin, distance, seed, threads
-        As of `mine_triplets`.
+    embeddings, labels, margin, distance, seed, threads, device
+        As of `mine_triplets`. What is listed block by block is found on the device, and added up by numpy.
     strategy : str or Strategy, default "batch_all"
         Its pairs and band are taken, and every candidate, however many it would pick.
     soft : bool, default False
@@ -116,12 +118,13 @@ def batch_all_loss(
         weights=weights,
         seed=seed,
         threads=threads,
+        device=device,
+        mean=True,
     )
     n_triplets = int(counts.sum())
     loss = 0.0
     if n_triplets:
         loss = float(_check_weights(weights, len(losses)) @ losses) / n_triplets
-        gradient /= n_triplets
     return BatchAllLoss(loss, n_triplets, gradient, losses, counts)
 
 
@@ -136,8 +139,10 @@ def batch_all_sums(
     weights: npt.ArrayLike | None,
     seed: int,
     threads: int | None = None,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Return `loss_by_anchor`, `n_by_anchor`, and the gradient of the weighted sum of the former."""
+    device: str = "cpu",
+    mean: bool = False,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], Any]:
+    """Return `loss_by_anchor`, `n_by_anchor`, and the gradient of the former's weighted sum or `mean`."""
     check_flag("soft", soft)
     request = check_request(
         embeddings,
@@ -151,14 +156,24 @@ def batch_all_sums(
         None,
         False,
         "native",
+        device,
     )
-    w = _check_weights(weights, len(request.batch.rows))
+    batch = request.batch
+    w = _check_weights(weights, len(batch.order))
+    to_divide = mean
     if soft or not _is_summable(request, margin):
         losses, counts, gradient = _listed(request, distance, margin, soft, w)
+    elif batch.device == "cuda":  # which divides where the gradient is
+        losses, counts, gradient, bad_row = request.native("hinge", margin, w, mean)
+        batch.raise_bad_row(bad_row)
+        to_divide = False
     else:
         losses, counts, gradient, bad_row = request.native("hinge", margin, w)
-        raise_bad_row(request.batch.rows, bad_row, request.batch.parts)
-    return losses, counts, _by_embeddings(gradient, embeddings, request)
+        batch.raise_bad_row(bad_row)
+    gradient = _by_embeddings(gradient, embeddings, batch)
+    if to_divide:
+        gradient /= max(int(counts.sum()), 1)
+    return losses, counts, gradient
 
 
 def _check_weights(weights: npt.ArrayLike | None, n: int) -> npt.NDArray[np.float64]:
@@ -194,7 +209,8 @@ def _listed(
     """Sum up triplets block by block: losses and numbers by anchor, and the gradient by the rows."""
     import scipy.sparse
 
-    rows = request.batch.rows.astype(np.float64)
+    given = request.batch.rows_on_host
+    rows = given.astype(np.float64)
     n = len(rows)
     losses, counts = np.zeros(n), np.zeros(n, np.int64)
     gradient = np.zeros_like(rows)
@@ -225,7 +241,7 @@ def _listed(
             )
             by_two = by_two + by_two.T
             gradient += 2.0 * (np.asarray(by_two.sum(axis=1)) * rows - by_two @ rows)
-    return losses, counts, gradient.astype(request.batch.rows.dtype)
+    return losses, counts, gradient.astype(given.dtype)
 
 
 def _distances(
@@ -239,16 +255,13 @@ def _distances(
     return roots, np.divide(0.5, roots, out=np.zeros_like(roots), where=roots > 0)
 
 
-def _by_embeddings(
-    gradient: npt.NDArray[Any], embeddings: npt.ArrayLike, request: Request
-) -> npt.NDArray[Any]:
+def _by_embeddings(gradient: Any, embeddings: npt.ArrayLike, batch: Batch) -> Any:
     """Return the gradient by the embeddings, given that by the rows that stand for them."""
-    if request.batch.distance.unit == 1.0:
+    if batch.distance.unit == 1.0:
         return gradient
     # Rows are the embeddings at length 1 / sqrt(2).
-    rows = request.batch.rows
     given = check_embeddings(embeddings)
     norms = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
-    along = 2.0 * np.einsum("ij,ij->i", gradient, rows)[:, None] * rows
+    along = 2.0 * np.einsum("ij,ij->i", gradient, batch.rows)[:, None] * batch.rows
     scaled: npt.NDArray[Any] = (gradient - along) / (np.sqrt(2.0) * norms)
     return scaled.astype(given.dtype)

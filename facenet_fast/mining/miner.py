@@ -11,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .batch import Batch, first_bad_row, make_batch, raise_bad_row
-from .checks import check_backend, check_integer, check_positive, check_threads
-from .devices import load_core
+from .batch import Batch, first_bad_row, make_batch
+from .checks import check_backend, check_integer, check_positive, check_threads, check_word
+from .devices import DEVICES, load_core, load_cuda
 from .rule import Rule, make_rule
 from .strategies import Strategy, resolve_strategy
 
 __all__ = ["CandidateCounts", "Triplets", "count_triplets", "mine_triplets", "stream_triplets"]
 
 Backend = Literal["native", "reference"]
+Device = Literal["cpu", "cuda", "auto"]
+# Numpy's; of rows that were mined on a device where they lay, a `_cuda.DeviceArray`.
+Column = npt.NDArray[np.int32] | Any
 Bank = tuple[npt.ArrayLike, npt.ArrayLike]
 
 _THREAD = threading.local()
@@ -34,11 +37,15 @@ class CandidateCounts:
     anchor, positive : int32 array, shape (n_pairs,)
         Rows of the mined batch: all pairs that the strategy looks at, by identity, anchor and positive.
     n_candidates : int32 array, shape (n_pairs,)
+
+    Notes
+    -----
+    Arrays are numpy's, or on a device, as those of `Triplets`.
     """
 
-    anchor: npt.NDArray[np.int32]
-    positive: npt.NDArray[np.int32]
-    n_candidates: npt.NDArray[np.int32]
+    anchor: Column
+    positive: Column
+    n_candidates: Column
 
     def __len__(self) -> int:
         return len(self.anchor)
@@ -46,7 +53,7 @@ class CandidateCounts:
     @property
     def n_triplets(self) -> int:
         """The number of triplets in the band: the sum of `n_candidates`."""
-        return int(self.n_candidates.sum(dtype=np.int64))
+        return int(np.asarray(self.n_candidates).sum(dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +74,17 @@ class Triplets:
         where there are no triplets.
     candidates : CandidateCounts or None
         Candidates of each pair, where they were asked for.
+
+    Notes
+    -----
+    The index arrays are where the rows were mined from: numpy's, or, of rows that lay on a device and were
+    mined there, arrays on that device. Those have ``to_numpy()``, and are anybody's by ``__dlpack__`` and
+    ``__cuda_array_interface__``: ``torch.from_dlpack(triplets.anchor)``, ``cupy.asarray(triplets.anchor)``.
     """
 
-    anchor: npt.NDArray[np.int32]
-    positive: npt.NDArray[np.int32]
-    negative: npt.NDArray[np.int32]
+    anchor: Column
+    positive: Column
+    negative: Column
     n_pairs: int
     n_pairs_with_negative: int
     mean_d_ap: float
@@ -93,9 +106,9 @@ class Request:
     backend: str
 
     def native(self, function: str, *more: Any) -> Any:
-        """Call the core; more arguments follow those that all of its functions take."""
-        core = load_core()
+        """Call the batch's miner; more arguments follow those that all of its functions take."""
         batch, rule = self.batch, self.rule
+        core = load_cuda() if batch.device == "cuda" else load_core()
         weights = rule.weights
         native_rule = core.Rule(
             pairs=rule.pairs,
@@ -124,7 +137,7 @@ class Request:
             ),
         )
         return getattr(core, function)(
-            workspace(),
+            workspace(batch.device),
             batch.rows,
             batch.order,
             batch.offsets,
@@ -140,7 +153,7 @@ class Request:
     def reference(self) -> reference.Mined:
         """Ask the specification."""
         batch = self.batch
-        raise_bad_row(batch.rows, first_bad_row(batch.rows), batch.parts)
+        batch.raise_bad_row(first_bad_row(batch.rows))
         rows = reference.Rows(
             batch.rows[batch.order], batch.offsets, batch.members, batch.bank_positives, batch.is_anchor
         )
@@ -152,7 +165,7 @@ class Request:
             anchor, positive = self.batch.order[mined.pairs].T
             return CandidateCounts(anchor, positive, mined.n_candidates)
         columns, bad_row = self.native("count")
-        raise_bad_row(self.batch.rows, bad_row, self.batch.parts)
+        self.batch.raise_bad_row(bad_row)
         return CandidateCounts(*columns)
 
     def mined(self, candidates: CandidateCounts | None = None) -> Triplets:
@@ -163,7 +176,7 @@ class Request:
             sums = mined.sums
         else:
             columns, bad_row, (n_pairs, n_with_negative), sums = self.native("mine")
-            raise_bad_row(self.batch.rows, bad_row, self.batch.parts)
+            self.batch.raise_bad_row(bad_row)
             anchor, positive, negative = columns
         return Triplets(
             anchor, positive, negative, n_pairs, n_with_negative, *_means(sums, len(anchor)), candidates
@@ -179,6 +192,7 @@ def mine_triplets(
     distance: str = "squared_euclidean",
     seed: int = 0,
     threads: int | None = None,
+    device: Device = "cpu",
     anchors: slice | npt.ArrayLike | None = None,
     bank: Bank | None = None,
     bank_positives: bool = False,
@@ -208,7 +222,8 @@ def mine_triplets(
     ----------
     embeddings : array_like, shape (n_images, embedding_size)
         float32 or float64 (float16 and bfloat16 are widened); rows need not be unit length. Arrays here are
-        anybody's: numpy's, TensorFlow's, PyTorch's (detached, and copied from a GPU), JAX's; results numpy's.
+        anybody's: numpy's, TensorFlow's, PyTorch's (detached), JAX's, CuPy's; results are numpy's, or, as
+        `device` says, on the GPU that the rows lie on.
     labels : array_like, shape (n_images,)
         The identity of each row; any sortable type, in any order.
     strategy : str or Strategy, default "facenet"
@@ -224,7 +239,13 @@ def mine_triplets(
         In ``[0, 2**64)``. Draw a new one for each batch.
     threads : int, optional
         Threads to mine with; default: as many as OpenMP would use (``OMP_NUM_THREADS``, else the cores that
-        this process may run on).
+        this process may run on). A GPU has its own.
+    device : {"cpu", "cuda", "auto"}, default "cpu"
+        ``"cuda"`` mines the same triplets on a GPU; ``"auto"`` does so where there is one and it is likely to
+        pay, and on the CPU elsewhere, without a word. Rows that lie on a device stay there, and the results
+        with them, if they are C-contiguous float32 or float64, the distance is not ``"cosine"``, the strategy
+        not by ``"distance_weighted"`` picks, and there is no bank; other rows go over the host, and results
+        are numpy's. Labels always do: grouping is the host's. See ``docs/gpu.md``.
     anchors : slice or array_like, optional
         Rows to take anchors from, as they would index `embeddings`; default: all. Positives and negatives
         come from all rows in any case. A part has those triplets of the whole that have their anchor in it:
@@ -252,8 +273,12 @@ def mine_triplets(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If shapes do not fit, a row is not finite, or ``margin``, ``seed``, ``threads`` or ``strategy`` is
-        outside what is allowed.
+        If shapes do not fit, a row is not finite, or ``margin``, ``seed``, ``threads``, ``device`` or
+        ``strategy`` is outside what is allowed.
+    ImportError, RuntimeError
+        If ``device="cuda"`` is not built, or has no GPU; the message says which, and what to do.
+    MemoryError
+        If the GPU has too little memory; the message says how much was asked for.
 
     References
     ----------
@@ -275,7 +300,18 @@ def mine_triplets(
             "parts, and count_triplets counts them"
         )
     request = check_request(
-        embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, backend
+        embeddings,
+        labels,
+        rule,
+        margin,
+        distance,
+        seed,
+        threads,
+        anchors,
+        bank,
+        bank_positives,
+        backend,
+        device,
     )
     return request.mined(request.counts() if count_candidates else None)
 
@@ -289,6 +325,7 @@ def count_triplets(
     distance: str = "squared_euclidean",
     seed: int = 0,
     threads: int | None = None,
+    device: Device = "cpu",
     anchors: slice | npt.ArrayLike | None = None,
     bank: Bank | None = None,
     bank_positives: bool = False,
@@ -300,8 +337,10 @@ def count_triplets(
 
     Parameters
     ----------
-    embeddings, labels, strategy, margin, distance, seed, threads, anchors, bank, bank_positives, backend
+    embeddings, labels, strategy, margin, distance, seed, threads, device
         As of `mine_triplets`. (The seed matters to pairs that are drawn, ``"random_positives"``.)
+    anchors, bank, bank_positives, backend
+        As of `mine_triplets`.
 
     Returns
     -------
@@ -323,7 +362,18 @@ def count_triplets(
     """
     rule = resolve_strategy(strategy)
     return check_request(
-        embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, backend
+        embeddings,
+        labels,
+        rule,
+        margin,
+        distance,
+        seed,
+        threads,
+        anchors,
+        bank,
+        bank_positives,
+        backend,
+        device,
     ).counts()
 
 
@@ -336,6 +386,7 @@ def stream_triplets(
     distance: str = "squared_euclidean",
     seed: int = 0,
     threads: int | None = None,
+    device: Device = "cpu",
     anchors: slice | npt.ArrayLike | None = None,
     bank: Bank | None = None,
     bank_positives: bool = False,
@@ -348,8 +399,8 @@ def stream_triplets(
 
     Parameters
     ----------
-    embeddings, labels, margin, distance, seed, threads, anchors, bank, bank_positives
-        As of `mine_triplets`.
+    embeddings, labels, margin, distance, seed, threads, device, anchors, bank, bank_positives
+        As of `mine_triplets`. Blocks are numpy's arrays in any case.
     strategy : str or Strategy, default "batch_all"
         Its pairs and band are taken, and every candidate, however many it would pick. (What is beyond the
         ``far`` of ``"distance_weighted"`` is no candidate.)
@@ -379,14 +430,27 @@ def stream_triplets(
     rule = resolve_strategy(strategy)
     limit = check_integer("max_triplets", max_triplets, 1, 2**62)
     request = check_request(
-        embeddings, labels, rule, margin, distance, seed, threads, anchors, bank, bank_positives, "native"
+        embeddings,
+        labels,
+        rule,
+        margin,
+        distance,
+        seed,
+        threads,
+        anchors,
+        bank,
+        bank_positives,
+        "native",
+        device,
     )
     return stream_blocks(request, limit)
 
 
 def stream_blocks(request: Request, max_triplets: int) -> Iterator[Triplets]:
     """Yield every candidate as `stream_triplets` does; at once counted, then listed block by block."""
-    return _blocks(request, request.counts(), max_triplets)
+    counts = request.counts()
+    on_host = map(np.asarray, (counts.anchor, counts.positive, counts.n_candidates))
+    return _blocks(request, CandidateCounts(*on_host), max_triplets)
 
 
 def _blocks(request: Request, counts: CandidateCounts, max_triplets: int) -> Iterator[Triplets]:
@@ -412,7 +476,7 @@ def _blocks(request: Request, counts: CandidateCounts, max_triplets: int) -> Ite
         yield Triplets(
             np.repeat(counts.anchor[pairs], n_candidates),
             np.repeat(counts.positive[pairs], n_candidates),
-            negative,
+            np.asarray(negative),
             len(n_candidates),
             int((n_candidates > 0).sum()),
             *_means(sums, n),
@@ -473,11 +537,17 @@ def check_request(
     bank: Bank | None,
     bank_positives: bool,
     backend: str,
+    device: str = "cpu",
 ) -> Request:
     margin = check_positive("margin", margin)
     seed = check_integer("seed", seed, 0, 2**64 - 1)
     n_threads = check_threads(threads)
     check_backend(backend)
+    check_word("device", device, DEVICES)
+    if backend == "reference" and device != "cpu":
+        raise ValueError(
+            f"device must be 'cpu' with backend='reference', which is plain numpy; got {device!r}"
+        )
     batch = make_batch(
         embeddings,
         labels,
@@ -486,13 +556,15 @@ def check_request(
         bank=bank,
         bank_positives=bank_positives,
         on_sphere=strategy.pick == "distance_weighted",
+        device=device,
     )
     rule = make_rule(strategy, margin, batch.rows.shape[1], batch.distance.unit, batch.distance.root)
     return Request(batch, rule, seed, n_threads, backend)
 
 
-def workspace() -> Any:
-    """Return this thread's own memory to mine in, kept between calls."""
-    if not hasattr(_THREAD, "workspace"):
-        _THREAD.workspace = load_core().Workspace()
-    return _THREAD.workspace
+def workspace(device: str = "cpu") -> Any:
+    """Return this thread's own memory to mine in with a device's miner, kept between calls."""
+    kept = _THREAD.__dict__
+    if device not in kept:
+        kept[device] = (load_cuda() if device == "cuda" else load_core()).Workspace()
+    return kept[device]

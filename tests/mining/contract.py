@@ -35,9 +35,9 @@ def specified(function: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def assert_equals_reference(
-    embeddings: Any, labels: Any, *, threads: int | None = None, **options: Any
+    embeddings: Any, labels: Any, *, threads: int | None = None, device: Any = "cpu", **options: Any
 ) -> Triplets:
-    mined: Triplets = mine_triplets(embeddings, labels, threads=threads, **options)
+    mined: Triplets = mine_triplets(embeddings, labels, threads=threads, device=device, **options)
     expected: Triplets = specified(mine_triplets, embeddings, labels, **options)
     np.testing.assert_array_equal(as_rows(mined), as_rows(expected))
     for column in (mined.anchor, mined.positive, mined.negative):
@@ -61,9 +61,9 @@ def assert_equals_reference(
 
 
 def assert_counts_equal_reference(
-    embeddings: Any, labels: Any, *, threads: int | None = None, **options: Any
+    embeddings: Any, labels: Any, *, threads: int | None = None, device: Any = "cpu", **options: Any
 ) -> CandidateCounts:
-    counts: CandidateCounts = count_triplets(embeddings, labels, threads=threads, **options)
+    counts: CandidateCounts = count_triplets(embeddings, labels, threads=threads, device=device, **options)
     expected: CandidateCounts = specified(count_triplets, embeddings, labels, **options)
     np.testing.assert_array_equal(as_columns(counts), as_columns(expected))
     assert counts.n_triplets == expected.n_triplets
