@@ -44,13 +44,11 @@ from .contract import (
 )
 from .strategies_table import STRATEGIES, composed, distance_for
 
+pytestmark = pytest.mark.cuda
 try:
     load_cuda()
-    MISSING = ""
 except (ImportError, RuntimeError) as error:
-    MISSING = str(error)
-
-pytestmark = [pytest.mark.cuda, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+    pytest.skip(str(error), allow_module_level=True)
 
 SQUARED = [name for name in STRATEGIES if distance_for(STRATEGIES[name]) != "cosine"]
 # One of each way to pick, and of each way to choose pairs that is a search of its own.
