@@ -15,7 +15,7 @@ nvcc --version
 step "an environment, on top of what is installed"
 [ -x build/gpu/venv/bin/python ] || python3 -m venv --system-site-packages build/gpu/venv
 export PATH="$PWD/build/gpu/venv/bin:$PATH"
-pip install -q -C cmake.define.FACENET_FAST_CUDA=ON -e '.[test,bench]'
+pip install -q -C cmake.define.FACENET_FAST_CUDA=ON -e '.[test,bench]' cmake ninja
 python -c "from facenet_fast.mining.devices import load_cuda; print(load_cuda().devices())"
 
 step "the contract: the same triplets as the specification's and the CPU's"
