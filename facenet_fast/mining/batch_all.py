@@ -261,7 +261,10 @@ def _by_embeddings(gradient: Any, embeddings: npt.ArrayLike, batch: Batch) -> An
         return gradient
     # Rows are the embeddings at length 1 / sqrt(2).
     given = check_embeddings(embeddings)
-    norms = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
+    wide = given.astype(np.float64)
+    # Squares of rows as long or as short as float64 holds would leave its range.
+    largest = np.abs(wide).max(axis=1, keepdims=True)
+    norms = largest * np.linalg.norm(wide / largest, axis=1, keepdims=True)
     along = 2.0 * np.einsum("ij,ij->i", gradient, batch.rows)[:, None] * batch.rows
     scaled: npt.NDArray[Any] = (gradient - along) / (np.sqrt(2.0) * norms)
     return scaled.astype(given.dtype)

@@ -421,9 +421,11 @@ def test_rows_of_any_scale(distance: str, scale: float) -> None:
     np.testing.assert_allclose(found.gradient / scale ** (power - 1), one.gradient, atol=1e-5)
 
 
-def test_the_length_of_rows_does_not_matter_to_their_cosine() -> None:
+@pytest.mark.parametrize(("shortest", "longest"), [(1e-3, 1e3), (1e-180, 1e-170), (1e150, 1e170)])
+def test_the_length_of_rows_does_not_matter_to_their_cosine(shortest: float, longest: float) -> None:
     rows, labels = batch()
-    lengths = np.random.default_rng(11).uniform(1e-3, 1e3, (len(rows), 1))
+    rows = rows.astype(np.float64)
+    lengths = np.exp(np.random.default_rng(11).uniform(np.log(shortest), np.log(longest), (len(rows), 1)))
     options: dict[str, Any] = {"margin": MARGIN, "distance": "cosine"}
     one, found = batch_all_loss(rows, labels, **options), batch_all_loss(rows * lengths, labels, **options)
     np.testing.assert_array_equal(found.n_by_anchor, one.n_by_anchor)
