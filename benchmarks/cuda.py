@@ -22,8 +22,8 @@ from facenet_fast.mining.devices import load_cuda
 from facenet_fast.mining.miner import check_request
 from facenet_fast.mining.strategies import resolve_strategy
 
+from .pages import ROOT, markdown_table, write_section
 from .regimes import REGIMES, Regime, pool
-from .report import ROOT, markdown_table, write_section
 from .rules import MARGIN
 
 __all__ = ["SIZES", "STRATEGIES", "Batches", "mine_with_torch", "torch_or_why_not"]

@@ -12,14 +12,21 @@ step "the machine"
 nvidia-smi
 nvcc --version
 
-step "an environment, on top of what is installed"
+step "an environment, on top of what is installed; TensorFlow is not needed"
 [ -x build/gpu/venv/bin/python ] || python3 -m venv --system-site-packages build/gpu/venv
 export PATH="$PWD/build/gpu/venv/bin:$PATH"
-pip install -q -C cmake.define.FACENET_FAST_CUDA=ON -e '.[test,bench]' cmake ninja
+pip install -q numpy scipy pybind11 'cython>=3.1' cython-cmake cmake ninja pytest pytest-benchmark hypothesis torch
+
+step "the extension modules, into facenet_fast/"
+cmake -S . -B build/gpu/modules -G Ninja -DFACENET_FAST_CUDA=ON -DCMAKE_BUILD_TYPE=Release \
+  -DPython_EXECUTABLE="$(command -v python)" -Dpybind11_DIR="$(python -m pybind11 --cmakedir)" \
+  -DCMAKE_MODULE_PATH="$(python -c 'import cython_cmake; print(cython_cmake.__path__[0] + "/cmake")')"
+cmake --build build/gpu/modules
+cmake --install build/gpu/modules --prefix .
 python -c "from facenet_fast.mining.devices import load_cuda; print(load_cuda().devices())"
 
 step "the contract: the same triplets as the specification's and the CPU's"
-pytest -q -m cuda tests
+python -m pytest -q -m cuda tests/mining/test_cuda.py
 
 step "native tests on the device"
 cmake -S . -B build/gpu/native -G Ninja -DFACENET_FAST_PYTHON=OFF -DFACENET_FAST_TESTS=ON -DFACENET_FAST_CUDA=ON \
@@ -36,7 +43,7 @@ if command -v compute-sanitizer >/dev/null; then
 fi
 
 step "times"
-pytest -q benchmarks/bench_cuda.py
+python -m pytest -q benchmarks/bench_cuda.py
 python -m benchmarks.cuda --write
 
 if command -v ncu >/dev/null; then

@@ -27,7 +27,7 @@ from facenet_fast.evaluation.verify_images import embed_pairs
 from facenet_fast.report.learning_curves import read_curves
 
 from .lfw_split import CHOOSE_SET, TEST_SET, Split, read_split
-from .report import markdown_table
+from .pages import markdown_table
 
 __all__ = [
     "FAR",

@@ -28,7 +28,7 @@ from facenet_fast.evaluation.verification import distances
 
 from .lfw_protocol import Chosen, Row, choose, flip_averaged, judge, say, table, unit
 from .lfw_split import Split, read_split
-from .report import ROOT, write_section
+from .pages import ROOT, write_section
 
 __all__ = ["RIVALS", "Looks", "Rival", "Setting", "try_rival"]
 

@@ -23,13 +23,12 @@ from .jobs import STRATEGIES, Shape, run
 from .loss_rules import MARGINS
 from .losses import BASES, NATIVE, PEER_DISTANCE
 from .losses import RIVALS as LOSS_RIVALS
+from .pages import ROOT, markdown_table, write_section
 from .plots import Curves, plot_growth
 from .regimes import LOSS_REGIMES, REGIMES
 from .rivals import RIVALS, say_bytes
 from .verification import ALL_PAIRS_RIVALS
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "docs/performance.md", ROOT / "README.md")
 GROWTH_PLOT = ROOT / "docs/images/mining_growth.png"
 
 # What measuring all pairs may allocate: who lists them soon takes all there is.
@@ -637,12 +636,6 @@ SECTIONS: dict[str, Callable[[Scope], str]] = {
 # -- text ----------------------------------------------------------------------------------------------------
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table for a page."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _curves_table(curves: Curves) -> str:
     names = list(curves)
     header = ["", *(f"{regime}, `{'sgemm' if name == 'product' else name}`" for regime, name in names)]
@@ -681,21 +674,6 @@ def _percent(one: float, other: float) -> str:
 
 def _read(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
-
-
-def write_section(name: str, text: str, pages: Sequence[Path] | None = None) -> None:
-    """Replace what lies between the section's marks in each page, of `PAGES` by default, that has them."""
-    begin, end = f"<!-- benchmarks: {name} -->", "<!-- end of benchmarks -->"
-    for page in PAGES if pages is None else pages:
-        old = page.read_text()
-        new = re.sub(
-            f"({re.escape(begin)}\n).*?({re.escape(end)})",
-            lambda m: m[1] + text + "\n" + m[2],
-            old,
-            flags=re.DOTALL,
-        )
-        if new != old:
-            page.write_text(new)
 
 
 def main() -> None:

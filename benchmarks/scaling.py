@@ -25,7 +25,7 @@ import numpy as np
 
 from facenet_fast.report.learning_curves import read_curves
 
-from .report import ROOT, markdown_table, write_section
+from .pages import ROOT, markdown_table, write_section
 
 __all__ = ["CASES", "Case", "Steps", "measure_exchanges", "measure_steps", "scaling_table"]
 

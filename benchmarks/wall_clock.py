@@ -30,8 +30,8 @@ from facenet_fast.errors import UserError
 from facenet_fast.report.learning_curves import read_curves
 
 from .lfw_split import CHOOSE_FILE, TRAIN_DIR, read_split
+from .pages import ROOT, markdown_table, write_section
 from .plots import plot_wall_clock
-from .report import ROOT, markdown_table, write_section
 
 __all__ = [
     "WAYS",
