@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from . import report
+from . import pages, report
 from .plots import plot_growth
 from .timing import Contestant, take_turns
 
@@ -56,9 +56,7 @@ def test_sections(section: str) -> None:
 
 def test_pages_have_every_section_once() -> None:
     marked = [
-        name
-        for page in report.PAGES[:1]
-        for name in re.findall("<!-- benchmarks: (.*) -->", page.read_text())
+        name for page in pages.PAGES[:1] for name in re.findall("<!-- benchmarks: (.*) -->", page.read_text())
     ]
     # Written by a program of its own, wall_clock.py, which needs LFW and hours.
     assert sorted(marked) == sorted([*report.SECTIONS, "wall-clock"])
@@ -69,8 +67,8 @@ def test_writing_leaves_the_rest_alone(tmp_path: Path, monkeypatch: pytest.Monke
     page.write_text(
         "a\n<!-- benchmarks: sizes -->\nold\n<!-- end of benchmarks -->\nb\n<!-- benchmarks: x -->\nc\n"
     )
-    monkeypatch.setattr(report, "PAGES", (page,))
-    report.write_section("sizes", r"| \1 |")
+    monkeypatch.setattr(pages, "PAGES", (page,))
+    pages.write_section("sizes", r"| \1 |")
     assert page.read_text() == (
         "a\n<!-- benchmarks: sizes -->\n| \\1 |\n<!-- end of benchmarks -->\nb\n<!-- benchmarks: x -->\nc\n"
     )
