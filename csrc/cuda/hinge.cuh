@@ -85,8 +85,9 @@ __global__ void __launch_bounds__(kSearchThreads)
 inline constexpr int kPullSide = 32;
 inline constexpr unsigned kPullThreads = 256;
 
-// gradient of target += the sum over sources of coefficient (target - source). The stripe's anchors are the targets and all rows
-// the sources, or the other way round. A block has kPullSide targets and numbers of a row, a thread four targets of one number.
+// gradient of target += the sum over sources of coefficient (target - source). The stripe's anchors are the targets and all
+// rows the sources, or the other way round. A block has kPullSide targets and numbers of a row, a thread four targets of one
+// number.
 template <class Scalar>
 __global__ void __launch_bounds__(kPullThreads) pull(Batch<Scalar> batch, Stripe stripe, bool to_anchors, Scalar* gradient) {
     __shared__ float coefficients[kPullSide][kPullSide + 1];
@@ -109,7 +110,8 @@ __global__ void __launch_bounds__(kPullThreads) pull(Batch<Scalar> batch, Stripe
             sources[y * kEach + i][x] = source < n_sources && k < batch.size ? batch.row(source_of(source))[k] : Scalar{0};
             // Neighbouring threads read neighbouring columns, whichever side those are on.
             const int by_anchor = y * kEach + i, by_column = x;
-            const int anchor = (to_anchors ? first_target : begin) + by_anchor, column = (to_anchors ? begin : first_target) + by_column;
+            const int anchor = (to_anchors ? first_target : begin) + by_anchor;
+            const int column = (to_anchors ? begin : first_target) + by_column;
             const float c = anchor < stripe.n && column < batch.n
                                 ? stripe.distances_of(static_cast<std::size_t>(anchor))[column]
                                 : 0.0F;

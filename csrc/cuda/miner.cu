@@ -2,8 +2,9 @@
 //
 // Pairs are listed, measured and chosen among (pairs.cuh); random negatives close what they can (draw.cuh). The anchors that
 // have pairs left meet all rows in stripes: a stripe's distances are made (tile.cuh), its anchors' lists of possible negatives
-// and what the rule asks of all of them (search.cuh), and its pairs' picks (pick.cuh). No more than a stripe of distances is
-// ever there. Float32 decides what its error bound (mining/scaling.hpp) lets it decide, float64 the rest.
+// and what the rule asks of all of them (search.cuh), and its pairs' picks (pick.cuh). All distances of a batch are made at
+// once where there is room, by half of the work; else no more than a stripe of them is ever there. Float32 decides what its
+// error bound (mining/scaling.hpp) lets it decide, float64 the rest.
 #include "miner.hpp"
 
 #include <algorithm>
@@ -68,7 +69,13 @@ template <class Scalar>
 class Mining {
   public:
     Mining(const Call& call, const Scalar* values, const mining::Rule& rule, Workspace& workspace)
-        : call_(call), rule_(rule), memory_(workspace.memory()), whole_bytes_(workspace.whole_bytes), stripe_bytes_(workspace.stripe_bytes), stream_(call.stream), n_(call.n) {
+        : call_(call),
+          rule_(rule),
+          memory_(workspace.memory()),
+          whole_bytes_(workspace.whole_bytes),
+          stripe_bytes_(workspace.stripe_bytes),
+          stream_(call.stream),
+          n_(call.n) {
         read(values, workspace.largest_rows);
     }
 
@@ -90,7 +97,7 @@ class Mining {
         const bool only_open = task == Task::kPick && rule_.pairs != mining::PairChoice::kModerate;
         launch(mark_active, n_blocks(n_, kPairThreads / kLanes), kPairThreads, stream_, pairs_, groups_, only_open,
                memory_.n_results.take(n_));
-        launch(list_active, 1, kScanThreads, stream_, static_cast<const std::int32_t*>(memory_.n_results.data()),
+        launch(list_active, 1, kScanThreads, stream_, memory_.n_results.data(),
                static_cast<int>(n_), memory_.active.take(n_), memory_.n_active.take(1));
         n_active_ = download_one(memory_.n_active.data(), stream_);
     }
@@ -136,8 +143,8 @@ class Mining {
 
     template <Work work>
     void resolve_with(const Stripe& stripe, const Rule& rule, const Assignment& assignment) {
-        launch(resolve<Scalar, work>, static_cast<unsigned>(stripe.n), kSearchThreads, stream_, batch_, pairs_, rule, call_.seed,
-               stripe, assignment);
+        launch(resolve<Scalar, work>, static_cast<unsigned>(stripe.n), kSearchThreads, stream_, batch_, pairs_, rule,
+               call_.seed, stripe, assignment);
     }
 
     // Counts every pair's candidates.
@@ -185,8 +192,8 @@ class Mining {
     Totals total() {
         const unsigned blocks = n_blocks(n_, kPrepareThreads / kLanes);
         launch(total_rows<Scalar>, blocks, kPrepareThreads, stream_, batch_, groups_, pairs_, rule_.band, task_,
-               static_cast<const double*>(memory_.d_an_sums.data()), memory_.n_results.take(n_), memory_.row_totals.take(n_));
-        launch(total_all, 1, kScanThreads, stream_, static_cast<const Totals*>(memory_.row_totals.data()),
+               memory_.d_an_sums.data(), memory_.n_results.take(n_), memory_.row_totals.take(n_));
+        launch(total_all, 1, kScanThreads, stream_, memory_.row_totals.data(),
                static_cast<int>(n_), memory_.totals.take(1));
         return download_one(memory_.totals.data(), stream_);
     }
@@ -202,10 +209,10 @@ class Mining {
         mined.anchors = Array<std::int32_t>(n);
         mined.positives = Array<std::int32_t>(n);
         mined.thirds = Array<std::int32_t>(n);
-        launch(sum_up, 1, kScanThreads, stream_, static_cast<const std::int32_t*>(memory_.n_results.data()), static_cast<int>(n_),
+        launch(sum_up, 1, kScanThreads, stream_, memory_.n_results.data(), static_cast<int>(n_),
                memory_.first_result.take(n_ + 1));
         launch(write_results, n_blocks(n_, kPrepareThreads / kLanes), kPrepareThreads, stream_, groups_, pairs_, task_,
-               batch_.order, static_cast<const std::int64_t*>(memory_.first_result.data()), mined.anchors.data(),
+               batch_.order, memory_.first_result.data(), mined.anchors.data(),
                mined.positives.data(), mined.thirds.data());
         finish();
         return mined;
@@ -225,12 +232,12 @@ class Mining {
         }
         for_each_stripe([&](const Stripe& stripe, const Rule& rule) {
             count_in(stripe, rule);
-            launch(weigh_candidates<Scalar>, static_cast<unsigned>(stripe.n), kSearchThreads, stream_, batch_, pairs_, rule, stripe,
-                   settings);
+            launch(weigh_candidates<Scalar>, static_cast<unsigned>(stripe.n), kSearchThreads, stream_, batch_, pairs_, rule,
+                   stripe, settings);
             for (const bool to_anchors : {true, false}) {
                 const std::size_t n_targets = to_anchors ? static_cast<std::size_t>(stripe.n) : n_;
-                launch(pull<Scalar>, dim3(n_blocks(n_targets, kPullSide), n_blocks(call_.size, kPullSide)), kPullThreads, stream_,
-                       batch_, stripe, to_anchors, gradient.data());
+                const dim3 blocks(n_blocks(n_targets, kPullSide), n_blocks(call_.size, kPullSide));
+                launch(pull<Scalar>, blocks, kPullThreads, stream_, batch_, stripe, to_anchors, gradient.data());
             }
         });
         std::vector<double> losses(n_);
@@ -287,14 +294,15 @@ class Mining {
         const int n = static_cast<int>(n_);
         launch(measure_norms<Scalar>, n_blocks(n_, kPrepareThreads / kLanes), kPrepareThreads, stream_, values, order, n,
                static_cast<int>(size), squared_norms);
-        launch(survey_norms, 1, kScanThreads, stream_, static_cast<const double*>(squared_norms), order, n,
+        launch(survey_norms, 1, kScanThreads, stream_, squared_norms, order, n,
                memory_.survey.take(1));
         const Norms found = download_one(memory_.survey.data(), stream_);
         bad_row_ = found.bad_row;
         if (bad_row_ >= 0) { return; }
         const mining::Scaling scaling = mining::scaling_of(found.longest, size);
         launch(copy_scaled<Scalar>, n_blocks(n_padded, kPrepareThreads / kLanes), kPrepareThreads, stream_, values, order, n,
-               static_cast<int>(n_padded), static_cast<int>(size), static_cast<int>(stride), scaling, squared_norms, rows, norms);
+               static_cast<int>(n_padded), static_cast<int>(size), static_cast<int>(stride), scaling, squared_norms, rows,
+               norms);
         batch_ = {values, order, n,       static_cast<int>(size),  rows,
                   norms,  squared_norms, static_cast<int>(stride), scaling};
     }
@@ -315,9 +323,9 @@ class Mining {
         upload(memory_.wished_anchors.take(call_.is_anchor.size()), call_.is_anchor, stream_);
         const std::uint8_t* wished = call_.is_anchor.empty() ? nullptr : memory_.wished_anchors.data();
         launch(spread_groups, static_cast<unsigned>(call_.members.size()), kPairThreads, stream_,
-               static_cast<const std::int64_t*>(memory_.offsets.data()), static_cast<const std::int64_t*>(memory_.members.data()),
+               memory_.offsets.data(), memory_.members.data(),
                wished, call_.bank_positives, each_once, groups_, memory_.n_of.take(n_));
-        launch(sum_up, 1, kScanThreads, stream_, static_cast<const std::int32_t*>(memory_.n_of.data()), static_cast<int>(n_),
+        launch(sum_up, 1, kScanThreads, stream_, memory_.n_of.data(), static_cast<int>(n_),
                memory_.first_candidate.take(n_ + 1));
     }
 
@@ -342,8 +350,8 @@ class Mining {
                                    rule_.quantile < 1.0 ? distance_of_quantile() : mining::kUnbounded,
                                    rule_.band,
                                    call_.seed};
-            launch(choose_pairs, n_blocks(n_, kPairThreads / kLanes), kPairThreads, stream_, pairs_, static_cast<int>(n_), choice,
-                   memory_.marks.take(n_listed_pairs_), memory_.places.take(n_listed_pairs_));
+            launch(choose_pairs, n_blocks(n_, kPairThreads / kLanes), kPairThreads, stream_, pairs_, static_cast<int>(n_),
+                   choice, memory_.marks.take(n_listed_pairs_), memory_.places.take(n_listed_pairs_));
         }
         launch(clear_picks, n, kPairThreads, stream_, pairs_, moderate ? kUnwanted : kOpen);
     }
@@ -375,10 +383,10 @@ class Mining {
 
     void draw() {
         const int n_sampled = static_cast<int>(mining::n_sampled_of(n_));
-        launch(sum_up, 1, kScanThreads, stream_, static_cast<const std::int32_t*>(pairs_.n_of), static_cast<int>(n_),
+        launch(sum_up, 1, kScanThreads, stream_, pairs_.n_of, static_cast<int>(n_),
                memory_.first_pair.take(n_ + 1));
-        launch(try_pilot<Scalar>, n_ == 0 ? 0 : 1, static_cast<unsigned>(mining::kPilotTrials), stream_, batch_, groups_, pairs_,
-               rule_.band, call_.seed, static_cast<const std::int64_t*>(memory_.first_pair.data()), memory_.n_hits.take(1));
+        launch(try_pilot<Scalar>, n_ == 0 ? 0 : 1, static_cast<unsigned>(mining::kPilotTrials), stream_, batch_, groups_,
+               pairs_, rule_.band, call_.seed, memory_.first_pair.data(), memory_.n_hits.take(1));
         // A part of the anchors at a time, whose samples are kept.
         const std::size_t sample_bytes = static_cast<std::size_t>(n_sampled) * sizeof(double);
         const std::size_t n_each = std::min(std::max<std::size_t>(stripe_bytes_ / sample_bytes, kTileSide), n_);
@@ -386,7 +394,7 @@ class Mining {
         for (std::size_t first = 0; first < n_; first += n_each) {
             const std::size_t n = std::min(n_each, n_ - first);
             launch(draw_picks<Scalar>, n_blocks(n, kDrawThreads / kLanes), kDrawThreads, stream_, batch_, groups_, pairs_,
-                   rule_.band, call_.seed, static_cast<const int*>(memory_.n_hits.data()), static_cast<int>(first), n_sampled,
+                   rule_.band, call_.seed, memory_.n_hits.data(), static_cast<int>(first), n_sampled,
                    samples);
         }
     }

@@ -92,8 +92,8 @@ struct Hinges {
 };
 
 // The hinge loss of every candidate, max(0, d_ap - d_an + margin), and the gradient of the anchors' losses, each times its
-// weight (by row of the embeddings). All rows must be anchors and none a bank's; the rule's band must be relative, its pairs not
-// the moderate ones, and nothing skipped.
+// weight (by row of the embeddings). All rows must be anchors and none a bank's; the rule's band must be relative, its pairs
+// not the moderate ones, and nothing skipped.
 Hinges hinge(const Call& call, double margin, std::span<const double> weights, Workspace& workspace);
 
 // Multiplies all of them.

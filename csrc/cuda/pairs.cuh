@@ -146,7 +146,8 @@ static __global__ void choose_pairs(Pairs pairs, int n_rows, Choice choice, std:
             const core::Stream stream =
                 core::AnchorStreams(choice.seed, static_cast<std::uint64_t>(row))(mining::kPositivesStream);
             for (int i = 0; i < k; ++i) {
-                const int j = i + static_cast<int>(stream.draw(static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(n - i)));
+                const auto n_left = static_cast<std::uint64_t>(n - i);
+                const int j = i + static_cast<int>(stream.draw(static_cast<std::uint64_t>(i), n_left));
                 const std::int32_t chosen = places[first + j];
                 places[first + j] = places[first + i];
                 places[first + i] = chosen;

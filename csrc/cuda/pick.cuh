@@ -66,7 +66,9 @@ struct Meeting {
 
     __device__ int count() const {
         int n_candidates = 0;
-        for (int i = static_cast<int>(lane()); i < n; i += static_cast<int>(kLanes)) { n_candidates += is_candidate(i) ? 1 : 0; }
+        for (int i = static_cast<int>(lane()); i < n; i += static_cast<int>(kLanes)) {
+            n_candidates += is_candidate(i) ? 1 : 0;
+        }
         return sum_of_warp(n_candidates);
     }
 

@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kSearchThreads)
     const int anchor = stripe.anchors[at];
     float limit = rule.needs_all() ? kInfinity : -kInfinity;
     const float doubt = batch.doubt(anchor);
-    for (int i = static_cast<int>(threadIdx.x); !rule.needs_all() && i < pairs.n_of[anchor]; i += static_cast<int>(blockDim.x)) {
+    const int n_pairs = rule.needs_all() ? 0 : pairs.n_of[anchor];
+    for (int i = static_cast<int>(threadIdx.x); i < n_pairs; i += static_cast<int>(blockDim.x)) {
         const std::int64_t pair = pairs.first[anchor] + i;
         if (pairs.is_open(pair)) {
             limit = larger(limit, rule.edges(doubt, batch.scaled(pairs.d_ap[pair])).possible_high);
@@ -220,7 +221,8 @@ __device__ int skip_nearest(const Batch<Scalar>& batch, int anchor, float doubt,
         const int i = begin + thread;
         const bool is_equal = i < n && is_doubtful(i) && key_of(i) == edge;
         const Sums<int> equals = sum_before(is_equal ? 1 : 0, by_warp);
-        const bool skipped = i < n && (is_sure(i) || (is_doubtful(i) && key_of(i) < edge) || (is_equal && equals.before < n_equal));
+        const bool skipped = i < n && (is_sure(i) || (is_doubtful(i) && key_of(i) < edge) ||
+                                       (is_equal && equals.before < n_equal));
         n_equal -= equals.all < n_equal ? equals.all : n_equal;
         const float distance = i < n ? listed[i] : 0.0F;
         const std::int32_t column = i < n ? columns[i] : 0;

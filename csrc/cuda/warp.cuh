@@ -32,8 +32,8 @@ __device__ inline unsigned lane_of_rank(unsigned votes, unsigned rank) {
     return static_cast<unsigned>(__ffs(static_cast<int>(votes))) - 1U;
 }
 
-// Sums up what the threads of a block have; all of them get it. shared holds a value for each of its warps, and may be used again
-// after a barrier.
+// Sums up what the threads of a block have; all of them get it. shared holds a value for each of its warps, and may be used
+// again afterwards.
 template <class T>
 __device__ T sum_of_block(T value, T* shared) {
     value = sum_of_warp(value);

@@ -112,7 +112,8 @@ void test_tasks(const Problem<Scalar>& problem, const Named& named, std::uint64_
     std::vector<std::int64_t> row_starts(problem.n(), 0);
     std::int64_t n = 0;
     for (const oracle::Counted& pair : expected.pairs) {
-        if (counts.empty() || counts.back().anchor != pair.anchor) { row_starts[place[static_cast<std::size_t>(pair.anchor)]] = n; }
+        const std::size_t row = place[static_cast<std::size_t>(pair.anchor)];
+        if (counts.empty() || counts.back().anchor != pair.anchor) { row_starts[row] = n; }
         counts.push_back({pair.anchor, pair.positive, static_cast<std::int32_t>(pair.n_candidates)});
         n += static_cast<std::int64_t>(pair.n_candidates);
     }
@@ -220,10 +221,12 @@ void test_groups() {
     }
     const Problem<float> nothing{.values = {}, .size = 3, .order = {}, .offsets = {0}, .members = {}};
     const mining::Rule rule = rule_of(table().front().rule);
-    check::that(cuda::mine(call_of(nothing, rule, 0, {}), workspace_of(false)).anchors.size() == 0, "no rows");
-    check::that(cuda::count(call_of(nothing, rule, 0, {}), workspace_of(false)).anchors.size() == 0, "no rows to count");
-    check::that(cuda::every(call_of(nothing, rule, 0, {}), {}, 0, workspace_of(false)).negatives.size() == 0, "no rows to list");
-    check::that(cuda::hinge(call_of(nothing, rule, 0, {}), 0.2, {}, workspace_of(false)).losses.empty(), "no rows to sum up");
+    const Anchors all;
+    const cuda::Call call = call_of(nothing, rule, 0, all);
+    check::that(cuda::mine(call, workspace_of(false)).anchors.size() == 0, "no rows");
+    check::that(cuda::count(call, workspace_of(false)).anchors.size() == 0, "no rows to count");
+    check::that(cuda::every(call, {}, 0, workspace_of(false)).negatives.size() == 0, "no rows to list");
+    check::that(cuda::hinge(call, 0.2, {}, workspace_of(false)).losses.empty(), "no rows to sum up");
 }
 
 // Batches of several tiles and stripes, and so large that pairs sample and that one block draws for many rows.
@@ -276,7 +279,8 @@ void test_hinge(const Problem<Scalar>& problem, const Named& named, double margi
         if (!(d_an - d_ap < margin)) { continue; }
         losses[a] += d_ap - d_an + margin;
         ++counts[a];
-        for (const auto& [other, distance, sign] : {std::tuple(triplet.positive, d_ap, 1.0), std::tuple(triplet.negative, d_an, -1.0)}) {
+        for (const auto& [other, distance, sign] :
+             {std::tuple(triplet.positive, d_ap, 1.0), std::tuple(triplet.negative, d_an, -1.0)}) {
             const double slope = every.band.root ? (distance > 0.0 ? 0.5 / distance : 0.0) : 1.0;
             for (std::size_t k = 0; k < size; ++k) {
                 const double part = 2.0 * sign * weights[a] * slope *
@@ -318,7 +322,8 @@ void test_hinges() {
     }
     Chance chance(3);
     // So near to each other that float32 knows little of their distances, whose roots are steep there.
-    const auto near = problems::problem_of<double>({5, 4, 6}, 4, chance, [&](auto, auto) { return 0.5 + 1e-4 * chance.normal(); });
+    const auto near = problems::problem_of<double>({5, 4, 6}, 4, chance,
+                                                   [&](auto, auto) { return 0.5 + 1e-4 * chance.normal(); });
     for (const Named& named : rules::of_roots(rules)) { test_hinge(near, named, 0.2, "near rows, roots"); }
     const auto tied = problems::problem_of<float>({9, 1, 4, 12, 7}, 3, chance,
                                                   [&](auto, auto) { return 0.5 * static_cast<double>(chance.below(3)); });
@@ -334,7 +339,8 @@ void test_rows_that_are_not_finite() {
         auto problem = clustered<float>(equal_counts(5, 4), 5, 0.7);
         problem.values[13 * 5 + 2] = bad;
         problem.values[7 * 5 + 4] = bad;
-        check::that(cuda::mine(call_of(problem, rule, 0, {}), workspace_of(false)).bad_row == 7, "the first row that is not finite");
+        const cuda::Mined mined = cuda::mine(call_of(problem, rule, 0, {}), workspace_of(false));
+        check::that(mined.bad_row == 7, "the first row that is not finite");
     }
 }
 
