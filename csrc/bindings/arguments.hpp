@@ -161,15 +161,6 @@ inline void check_picks(const mining::Rule& rule) {
     if (rule.pick == mining::Pick::kEvery) { throw py::value_error("every candidate is listed, not mined"); }
 }
 
-// Other tasks than to pick know one result a pair, and no draws.
-inline mining::Rule without_picks(mining::Rule rule) {
-    rule.pick = mining::Pick::kEvery;
-    rule.n_negatives = 1;
-    rule.if_empty = mining::IfEmpty::kDrop;
-    rule.weights = {};
-    return rule;
-}
-
 template <class... Extra>
 void define_rule(py::module_& module, const Extra&... extra) {
     py::class_<mining::Rule>(module, "Rule", "What to mine, all words and numbers of it.", extra...)

@@ -98,7 +98,7 @@ py::tuple mine(mining::Workspace& workspace, const py::array& embeddings, const 
 py::tuple count(mining::Workspace& workspace, const py::array& embeddings, const Array<std::int32_t>& order,
                 const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                 const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads) {
-    const mining::Rule plain = without_picks(rule);
+    const mining::Rule plain = mining::without_picks(rule);
     const Answer answer = run(
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads),
         {.task = mining::Task::kCount});
@@ -110,7 +110,7 @@ Array<std::int32_t> take(mining::Workspace& workspace, const py::array& embeddin
                          const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                          const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads,
                          const Array<std::int64_t>& row_starts, const Array<std::int64_t>& ranks) {
-    const mining::Rule plain = without_picks(rule);
+    const mining::Rule plain = mining::without_picks(rule);
     const Call call =
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
     check_row_starts(row_starts, call.rows.n, ranks.size());
@@ -124,7 +124,7 @@ py::tuple every(mining::Workspace& workspace, const py::array& embeddings, const
                 const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads,
                 const Array<std::int64_t>& row_starts, std::int64_t n) {
     if (n < 0) { throw py::value_error("n must be the number of candidates"); }
-    const mining::Rule plain = without_picks(rule);
+    const mining::Rule plain = mining::without_picks(rule);
     const Call call =
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
     check_row_starts(row_starts, call.rows.n, n);
@@ -198,7 +198,7 @@ py::tuple hinge(mining::Workspace& workspace, const py::array& embeddings, const
                 const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                 const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int threads, double margin,
                 const Array<double>& weights) {
-    const mining::Rule plain = without_picks(rule);
+    const mining::Rule plain = mining::without_picks(rule);
     const Call call =
         make_call(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed, threads);
     const std::size_t n = call.rows.n;

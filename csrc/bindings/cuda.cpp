@@ -131,8 +131,7 @@ py::tuple mine(Workspace& workspace, const py::object& embeddings, const Array<s
 py::tuple count(Workspace& workspace, const py::object& embeddings, const Array<std::int32_t>& order,
                 const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                 const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int /*threads*/) {
-    const mining::Rule plain = without_picks(rule);
-    const Job job(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed);
+    const Job job(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, rule, seed);
     cuda::Mined mined = without_gil([&] { return cuda::count(job.call, job.memory); });
     return py::make_tuple(columns_of(mined, job.rows), mined.bad_row);
 }
@@ -143,8 +142,7 @@ py::tuple every(Workspace& workspace, const py::object& embeddings, const Array<
                 const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int /*threads*/,
                 const Array<std::int64_t>& row_starts, std::int64_t n) {
     if (n < 0) { throw py::value_error("n must be the number of candidates"); }
-    const mining::Rule plain = without_picks(rule);
-    const Job job(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed);
+    const Job job(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, rule, seed);
     check_row_starts(row_starts, job.call.n, n);
     cuda::Listed listed = without_gil(
         [&] { return cuda::every(job.call, view(row_starts), static_cast<std::size_t>(n), job.memory); });
@@ -158,8 +156,7 @@ py::tuple hinge(Workspace& workspace, const py::object& embeddings, const Array<
                 const Array<std::int64_t>& offsets, const Array<std::int64_t>& members, bool bank_positives,
                 const Array<std::uint8_t>& is_anchor, const mining::Rule& rule, std::uint64_t seed, int /*threads*/,
                 double margin, const Array<double>& weights, bool mean) {
-    const mining::Rule plain = without_picks(rule);
-    const Job job(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, plain, seed);
+    const Job job(workspace, embeddings, order, offsets, members, bank_positives, is_anchor, rule, seed);
     check_hinge(job.grouped, rule, margin, weights);
     cuda::Hinges found = without_gil([&] {
         cuda::Hinges sums = cuda::hinge(job.call, margin, view(weights), job.memory);

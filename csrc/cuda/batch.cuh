@@ -66,7 +66,6 @@ struct Batch {
 struct Groups {
     int n_rows;
     std::int32_t *begins, *ends;  // of the row's identity
-    std::int32_t* positives_ends;
     std::uint8_t* is_anchor;
 
     __device__ int n_negatives(int row) const { return n_rows - (ends[row] - begins[row]); }

@@ -28,7 +28,7 @@ unsigned n_blocks(std::size_t n, std::size_t each) { return static_cast<unsigned
 
 struct Workspace::Memory {
     Buffer<unsigned char> values;
-    Buffer<std::int32_t> order, begins, ends, positives_ends;
+    Buffer<std::int32_t> order, begins, ends;
     Buffer<std::int64_t> offsets, members;
     Buffer<std::uint8_t> is_anchor, wished_anchors;
     Buffer<float> rows, norms;
@@ -193,8 +193,7 @@ class Mining {
         const unsigned blocks = n_blocks(n_, kPrepareThreads / kLanes);
         launch(total_rows<Scalar>, blocks, kPrepareThreads, stream_, batch_, groups_, pairs_, rule_.band, task_,
                memory_.d_an_sums.data(), memory_.n_results.take(n_), memory_.row_totals.take(n_));
-        launch(total_all, 1, kScanThreads, stream_, memory_.row_totals.data(),
-               static_cast<int>(n_), memory_.totals.take(1));
+        launch(total_all, 1, kScanThreads, stream_, memory_.row_totals.data(), static_cast<int>(n_), memory_.totals.take(1));
         return download_one(memory_.totals.data(), stream_);
     }
 
@@ -212,8 +211,7 @@ class Mining {
         launch(sum_up, 1, kScanThreads, stream_, memory_.n_results.data(), static_cast<int>(n_),
                memory_.first_result.take(n_ + 1));
         launch(write_results, n_blocks(n_, kPrepareThreads / kLanes), kPrepareThreads, stream_, groups_, pairs_, task_,
-               batch_.order, memory_.first_result.data(), mined.anchors.data(),
-               mined.positives.data(), mined.thirds.data());
+               batch_.order, memory_.first_result.data(), mined.anchors.data(), mined.positives.data(), mined.thirds.data());
         finish();
         return mined;
     }
@@ -294,8 +292,7 @@ class Mining {
         const int n = static_cast<int>(n_);
         launch(measure_norms<Scalar>, n_blocks(n_, kPrepareThreads / kLanes), kPrepareThreads, stream_, values, order, n,
                static_cast<int>(size), squared_norms);
-        launch(survey_norms, 1, kScanThreads, stream_, squared_norms, order, n,
-               memory_.survey.take(1));
+        launch(survey_norms, 1, kScanThreads, stream_, squared_norms, order, n, memory_.survey.take(1));
         const Norms found = download_one(memory_.survey.data(), stream_);
         bad_row_ = found.bad_row;
         if (bad_row_ >= 0) { return; }
@@ -316,15 +313,14 @@ class Mining {
             const std::size_t n_positives = call_.bank_positives ? n_all : n_members;
             n_listed_pairs_ += n_members * n_positives - (each_once ? n_members * (n_members + 1) / 2 : n_members);
         }
-        groups_ = {static_cast<int>(n_), memory_.begins.take(n_), memory_.ends.take(n_), memory_.positives_ends.take(n_),
-                   memory_.is_anchor.take(n_)};
+        groups_ = {static_cast<int>(n_), memory_.begins.take(n_), memory_.ends.take(n_), memory_.is_anchor.take(n_)};
         upload(memory_.offsets.take(call_.offsets.size()), call_.offsets, stream_);
         upload(memory_.members.take(call_.members.size()), call_.members, stream_);
         upload(memory_.wished_anchors.take(call_.is_anchor.size()), call_.is_anchor, stream_);
         const std::uint8_t* wished = call_.is_anchor.empty() ? nullptr : memory_.wished_anchors.data();
         launch(spread_groups, static_cast<unsigned>(call_.members.size()), kPairThreads, stream_,
-               memory_.offsets.data(), memory_.members.data(),
-               wished, call_.bank_positives, each_once, groups_, memory_.n_of.take(n_));
+               memory_.offsets.data(), memory_.members.data(), wished, call_.bank_positives, each_once, groups_,
+               memory_.n_of.take(n_));
         launch(sum_up, 1, kScanThreads, stream_, memory_.n_of.data(), static_cast<int>(n_),
                memory_.first_candidate.take(n_ + 1));
     }
@@ -383,8 +379,7 @@ class Mining {
 
     void draw() {
         const int n_sampled = static_cast<int>(mining::n_sampled_of(n_));
-        launch(sum_up, 1, kScanThreads, stream_, pairs_.n_of, static_cast<int>(n_),
-               memory_.first_pair.take(n_ + 1));
+        launch(sum_up, 1, kScanThreads, stream_, pairs_.n_of, static_cast<int>(n_), memory_.first_pair.take(n_ + 1));
         launch(try_pilot<Scalar>, n_ == 0 ? 0 : 1, static_cast<unsigned>(mining::kPilotTrials), stream_, batch_, groups_,
                pairs_, rule_.band, call_.seed, memory_.first_pair.data(), memory_.n_hits.take(1));
         // A part of the anchors at a time, whose samples are kept.
@@ -394,8 +389,7 @@ class Mining {
         for (std::size_t first = 0; first < n_; first += n_each) {
             const std::size_t n = std::min(n_each, n_ - first);
             launch(draw_picks<Scalar>, n_blocks(n, kDrawThreads / kLanes), kDrawThreads, stream_, batch_, groups_, pairs_,
-                   rule_.band, call_.seed, memory_.n_hits.data(), static_cast<int>(first), n_sampled,
-                   samples);
+                   rule_.band, call_.seed, memory_.n_hits.data(), static_cast<int>(first), n_sampled, samples);
         }
     }
 
@@ -443,14 +437,6 @@ auto with_values(const Call& call, const Function& function) {
     return std::visit([&](const auto* values) { return function(values); }, call.values);
 }
 
-// Other tasks than to pick know one result a pair, and nothing in the place of candidates.
-mining::Rule without_picks(mining::Rule rule) {
-    rule.pick = mining::Pick::kEvery;
-    rule.n_negatives = 1;
-    rule.if_empty = mining::IfEmpty::kDrop;
-    return rule;
-}
-
 }  // namespace
 
 Mined mine(const Call& call, Workspace& workspace) {
@@ -466,7 +452,7 @@ Mined mine(const Call& call, Workspace& workspace) {
 }
 
 Mined count(const Call& call, Workspace& workspace) {
-    const mining::Rule rule = without_picks(call.rule);
+    const mining::Rule rule = mining::without_picks(call.rule);
     return with_values(call, [&]<class Scalar>(const Scalar* values) {
         Mining<Scalar> mining(call, values, rule, workspace);
         Mined mined;
@@ -479,7 +465,7 @@ Mined count(const Call& call, Workspace& workspace) {
 }
 
 Listed every(const Call& call, std::span<const std::int64_t> row_starts, std::size_t n, Workspace& workspace) {
-    const mining::Rule rule = without_picks(call.rule);
+    const mining::Rule rule = mining::without_picks(call.rule);
     return with_values(call, [&]<class Scalar>(const Scalar* values) {
         Mining<Scalar> mining(call, values, rule, workspace);
         Listed listed;
@@ -502,7 +488,7 @@ Listed every(const Call& call, std::span<const std::int64_t> row_starts, std::si
 }
 
 Hinges hinge(const Call& call, double margin, std::span<const double> weights, Workspace& workspace) {
-    mining::Rule rule = without_picks(call.rule);
+    mining::Rule rule = mining::without_picks(call.rule);
     // Beyond the margin there is no loss; below it the band may end.
     rule.band.high = std::min(rule.band.high, margin);
     rule.band.low = std::min(rule.band.low, rule.band.high);

@@ -44,7 +44,6 @@ static __global__ void spread_groups(const std::int64_t* offsets, const std::int
         const bool is_member = row < members_end;
         groups.begins[row] = begin;
         groups.ends[row] = end;
-        groups.positives_ends[row] = positives_end;
         groups.is_anchor[row] = is_member && (is_anchor == nullptr || is_anchor[row] != 0) ? 1 : 0;
         n_candidates[row] = is_member ? positives_end - (each_once ? row : begin) - 1 : 0;
     }

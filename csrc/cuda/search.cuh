@@ -65,10 +65,7 @@ __global__ void __launch_bounds__(kSearchThreads)
             limit = larger(limit, rule.edges(doubt, batch.scaled(pairs.d_ap[pair])).possible_high);
         }
     }
-    for (unsigned half = kLanes / 2; half != 0; half /= 2) { limit = larger(limit, __shfl_xor_sync(kAllLanes, limit, half)); }
-    if (lane() == 0) { limits[warp()] = limit; }
-    __syncthreads();
-    for (unsigned w = 0; w < kSearchWarps; ++w) { limit = larger(limit, limits[w]); }
+    limit = greatest_of_block(limit, limits);
 
     const float* distances = stripe.distances_of(at);
     float* listed = stripe.listed + at * stripe.stride;

@@ -95,4 +95,13 @@ struct Rule {
     }
 };
 
+// Other tasks than to pick know one result a pair, no draws, and nothing in the place of candidates.
+inline Rule without_picks(Rule rule) {
+    rule.pick = Pick::kEvery;
+    rule.n_negatives = 1;
+    rule.if_empty = IfEmpty::kDrop;
+    rule.weights = {};
+    return rule;
+}
+
 }  // namespace mining
